@@ -16,7 +16,7 @@ import joulelab
 from joulelab.errors import UserError
 from joulelab.integrations import trackers
 from joulelab.integrations.callback import EnergyHooks
-from joulelab.integrations.trackers import tracked_run, tracking, wandb_tracker
+from joulelab.integrations.trackers import record_values, tracking, wandb_tracker
 from joulelab.run.options import parse
 from joulelab.runs.tracker_choice import start_tracking
 
@@ -256,7 +256,7 @@ def test_a_repeated_training_within_a_fit_is_in_no_epoch():
 
 
 def test_names_of_many_spans_are_left_out(monkeypatch):
-    monkeypatch.setattr(tracked_run, "MOST_NAMES", 2)
+    monkeypatch.setattr(record_values, "MOST_NAMES", 2)
     tracker = Recorded()
     with joulelab.Meter(tracker=tracker) as meter, meter.span("epoch", index=0):
         for name, count in (("often", 3), ("once", 1)):

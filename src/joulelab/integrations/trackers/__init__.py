@@ -2,7 +2,7 @@
 
 A tracker gets the values of the finished record, once, when its meter closes::
 
-    Meter.close, joulelab run  ->  Tracking.finish  ->  TrackedRun.of  ->  Tracker.log
+    Meter.close, joulelab run  ->  Tracking.finish  ->  tracked_run  ->  Tracker.log
 
 The names of all values are in :mod:`joulelab.integrations.trackers.tracked_run`.
 """

@@ -99,15 +99,3 @@ class MlflowTracker:
             return None
         first = min(outermost, key=lambda one: one.info.start_time)
         return str(first.info.run_id)
-
-
-def make(_: str) -> MlflowTracker:
-    """Make the tracker that a user named."""
-    return MlflowTracker()
-
-
-def of_logger(logger: Any) -> MlflowTracker:
-    """Make the tracker of Lightning's logger or of Transformers' callback, which has no run id."""
-    if hasattr(logger, "run_id"):
-        return MlflowTracker(lambda: (logger.experiment, logger.run_id))
-    return MlflowTracker()

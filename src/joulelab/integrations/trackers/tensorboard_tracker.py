@@ -99,15 +99,3 @@ def _text(name: str, rows: Mapping[str, str], step: int, time_unix_s: float) -> 
     one.tensor.tensor_shape.SetInParent()
     one.tensor.string_val.append("\n".join(lines).encode())
     return Event(step=step, wall_time=time_unix_s, summary=summary)
-
-
-def make(directory: str) -> TensorboardTracker:
-    """Make the tracker that a user named."""
-    return TensorboardTracker(directory or None)
-
-
-def of_logger(logger: Any) -> TensorboardTracker:
-    """Make the tracker of Lightning's logger or of Transformers' callback."""
-    if hasattr(logger, "tb_writer"):
-        return TensorboardTracker(lambda: logger.tb_writer.log_dir)
-    return TensorboardTracker(lambda: logger.log_dir)

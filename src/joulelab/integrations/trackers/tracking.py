@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from joulelab.errors import UserError, nearest
 from joulelab.format import shorten
+from joulelab.integrations.trackers.mlflow_tracker import MlflowTracker
+from joulelab.integrations.trackers.tensorboard_tracker import TensorboardTracker
 from joulelab.integrations.trackers.tracked_run import TrackedRun
+from joulelab.integrations.trackers.wandb_tracker import WandbTracker
 from joulelab.recording.trace_format import RUN_FILE
 from joulelab.runs.tracker_choice import AUTO, WITH_ACTIVE_RUNS
 
@@ -26,27 +28,6 @@ if TYPE_CHECKING:
     from joulelab.energy.estimator import EnergyEstimator
     from joulelab.recording.trace import Trace
     from joulelab.runs.record import Run
-
-MODULES = {
-    "mlflow": "joulelab.integrations.trackers.mlflow_tracker",
-    "wandb": "joulelab.integrations.trackers.wandb_tracker",
-    "tensorboard": "joulelab.integrations.trackers.tensorboard_tracker",
-}
-"""Module of each tracker, by the name of its package."""
-OF_FRAMEWORKS = {
-    "MLFlowLogger": "mlflow",
-    "MLflowCallback": "mlflow",
-    "WandbLogger": "wandb",
-    "WandbCallback": "wandb",
-    "TensorBoardLogger": "tensorboard",
-    "TensorBoardCallback": "tensorboard",
-}
-"""Classes of Lightning's loggers and Transformers' callbacks that log to a tracker."""
-DEADLINE_S = 30.0
-"""Longest time that the end of a run waits for its trackers, after the report page is made."""
-PAGE_DEADLINE_S = 60.0
-LONGEST_REASON = 200
-"""Characters of a tracker's error in a warning."""
 
 
 @runtime_checkable
@@ -71,6 +52,28 @@ class Tracker(Protocol):
         """Log a finished run, on any thread. Raises whatever goes wrong."""
 
 
+TRACKERS: Mapping[str, Callable[[], Tracker]] = {
+    "mlflow": MlflowTracker,
+    "wandb": WandbTracker,
+    "tensorboard": TensorboardTracker,
+}
+"""Trackers by the names of their packages."""
+OF_LOGGERS: Mapping[str, Callable[[Any], Tracker]] = {
+    "MLFlowLogger": lambda logger: MlflowTracker(lambda: (logger.experiment, logger.run_id)),
+    "WandbLogger": lambda logger: WandbTracker(lambda: logger.experiment),
+    "TensorBoardLogger": lambda logger: TensorboardTracker(lambda: logger.log_dir),
+    "MLflowCallback": lambda _: MlflowTracker(),
+    "WandbCallback": lambda _: WandbTracker(),
+    "TensorBoardCallback": lambda callback: TensorboardTracker(lambda: callback.tb_writer.log_dir),
+}
+"""Trackers of Lightning's loggers and Transformers' callbacks, which log to the active run."""
+DEADLINE_S = 30.0
+"""Longest time that the end of a run waits for its trackers, after the report page is made."""
+PAGE_DEADLINE_S = 60.0
+LONGEST_REASON = 200
+"""Characters of a tracker's error in a warning."""
+
+
 class Tracking:
     """The trackers of one run; see :class:`joulelab.runs.tracker_choice.Tracking`."""
 
@@ -79,7 +82,7 @@ class Tracking:
 
     def attach(self) -> None:
         """Note which of the trackers' runs are active on this thread; asks no server."""
-        if _logs():
+        if _is_first_process():
             for tracker in self.trackers:
                 with suppress(Exception):
                     tracker.attach()
@@ -93,14 +96,19 @@ class Tracking:
 
     def finish(self, run: Run, trace: Trace | None, estimator: EnergyEstimator | None) -> list[str]:
         """Log a finished run, and return in one line each what was not logged. Never raises."""
-        if not _logs():
-            return []
-        self.attach()
-        page = _ReportPage(run.directory)
         try:
-            tracked = TrackedRun.of(run, trace, estimator, page.content)
+            return self._finish(run, trace, estimator) if _is_first_process() else []
         except Exception as error:  # noqa: BLE001  (the program goes on, whatever it is)
             return [f"no tracker has the energy of this run: {error!r}"]
+
+    def _finish(
+        self, run: Run, trace: Trace | None, estimator: EnergyEstimator | None
+    ) -> list[str]:
+        from joulelab.integrations.trackers.record_values import tracked_run  # noqa: PLC0415
+
+        self.attach()
+        page = _begin_page(run.directory)
+        tracked = tracked_run(run, trace, estimator, page)
         waiting, failed = {one.name: one for one in self.trackers}, {}
 
         def log() -> None:
@@ -113,12 +121,12 @@ class Tracking:
 
         thread = threading.Thread(target=log, name="joulelab-trackers", daemon=True)
         thread.start()
-        page.content()
+        page()
         thread.join(DEADLINE_S)
         failed |= dict.fromkeys(list(waiting), f"it did not answer within {DEADLINE_S:g} s")
         return [
-            f"{name} does not have the energy of this run: {why}; the record has "
-            f"it, and joulelab.integrations.trackers.log_run logs it later"
+            f"{name} does not have the energy of this run: {why}; the record has it, "
+            f"and joulelab.integrations.trackers.log_run logs it later"
             for name, why in failed.items()
         ]
 
@@ -150,6 +158,7 @@ def log_run(name_or_path: str | os.PathLike[str], tracker: Any) -> None:
         Exception: Whatever the tracker raises.
     """
     from joulelab.energy.estimator import EnergyEstimator  # noqa: PLC0415
+    from joulelab.integrations.trackers.record_values import tracked_run  # noqa: PLC0415
     from joulelab.runs.selection import open_run  # noqa: PLC0415
     from joulelab.runs.span_tree import run_trace  # noqa: PLC0415
 
@@ -158,21 +167,16 @@ def log_run(name_or_path: str | os.PathLike[str], tracker: Any) -> None:
     trace = run_trace(run)
     estimator = None if trace is None else EnergyEstimator(trace, run.baseline)
     opened.attach()
-    opened.log(TrackedRun.of(run, trace, estimator, _ReportPage(run.directory).content))
+    opened.log(tracked_run(run, trace, estimator, _begin_page(run.directory)))
 
 
 def trackers_of(loggers: Iterable[Any]) -> list[Tracker]:
     """Return the trackers that a framework's loggers or callbacks log to."""
-    return list(_of_loggers(loggers))
-
-
-def _of_loggers(loggers: Iterable[Any]) -> Iterator[Tracker]:
+    found = []
     for logger in loggers:
-        names = [one.__name__ for one in type(logger).__mro__ if one.__name__ in OF_FRAMEWORKS]
-        if names:
-            module = importlib.import_module(MODULES[OF_FRAMEWORKS[names[0]]])
-            tracker: Tracker = module.of_logger(logger)
-            yield tracker
+        names = [one.__name__ for one in type(logger).__mro__ if one.__name__ in OF_LOGGERS]
+        found += [OF_LOGGERS[name](logger) for name in names[:1]]
+    return found
 
 
 def _active() -> Iterator[Tracker]:
@@ -187,24 +191,22 @@ def _open(chosen: Any) -> Tracker:
     """Return a tracker by its name, which may have a directory after a colon."""
     if not isinstance(chosen, str):
         if not isinstance(chosen, Tracker):
-            raise UserError(f"{chosen!r} is not a tracker", hint=f"name one: {', '.join(MODULES)}")
+            raise UserError(f"{chosen!r} is not a tracker", hint=f"name one: {', '.join(TRACKERS)}")
         return chosen
     name, _, directory = chosen.partition(":")
-    if name not in MODULES:
-        raise UserError(f"there is no tracker {name!r}", hint=nearest(name, MODULES))
+    if name not in TRACKERS:
+        raise UserError(f"there is no tracker {name!r}", hint=nearest(name, TRACKERS))
     if directory and name != "tensorboard":
         why, hint = "only tensorboard has a directory", f"write {name}"
         raise UserError(f"{chosen!r} is not a tracker", why=why, hint=hint)
     if importlib.util.find_spec(name) is None:
         hint = f"run pip install {name} or pip install 'joulelab[trackers]'"
         raise UserError(f"the tracker {name} is not installed", hint=hint)
-    made = importlib.import_module(MODULES[name]).make(directory)
-    assert isinstance(made, Tracker)
-    return made
+    return TensorboardTracker(directory) if directory else TRACKERS[name]()
 
 
-def _logs() -> bool:
-    """Whether this process logs: of a job, only the first one does."""
+def _is_first_process() -> bool:
+    """Report whether this process logs: of a job, only the first one does."""
     from joulelab.recording.launcher import current_launch  # noqa: PLC0415
 
     launch = current_launch()
@@ -218,34 +220,29 @@ def _reason(error: BaseException) -> str:
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 
-class _ReportPage:
-    """The report page of a saved run, which is made while its values are logged.
-
-    It is made in a process of its own: its packages are large, and the program's may be other ones.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="joulelab-page")
-        self._pending = self._pool.submit(_page, directory)
-        self._pool.shutdown(wait=False)
-
-    def content(self) -> bytes | None:
-        """Wait for the page; ``None`` if it cannot be made."""
-        return self._pending.result()
+def _begin_page(directory: Path) -> Callable[[], bytes | None]:
+    """Begin to make the report page, and return a function that waits for it."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="joulelab-page")
+    pending = pool.submit(_page, directory)
+    pool.shutdown(wait=False)
+    return pending.result
 
 
 def _page(directory: Path) -> bytes | None:
-    if not (directory / RUN_FILE).is_file() or importlib.util.find_spec("altair") is None:
-        return None
-    with tempfile.TemporaryDirectory(prefix="joulelab-") as folder, suppress(Exception):
-        page = Path(folder, "report.html")
-        command = [sys.executable, "-m", "joulelab", "report", str(directory), "--out", str(page)]
-        subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=PAGE_DEADLINE_S,
-            check=True,
-        )
-        return page.read_bytes()
+    """Make the report page of a saved run; ``None`` if that is not possible.
+
+    It is made in a process of its own: its packages are large, and the program's may be other ones.
+    """
+    with suppress(Exception), tempfile.TemporaryDirectory(prefix="joulelab-") as folder:
+        if (directory / RUN_FILE).is_file() and importlib.util.find_spec("altair"):
+            page = Path(folder, "report.html")
+            words = ["-m", "joulelab", "report", str(directory), "--out", str(page)]
+            subprocess.run(
+                [sys.executable, *words],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=PAGE_DEADLINE_S,
+                check=True,
+            )
+            return page.read_bytes()
     return None

@@ -111,15 +111,3 @@ def read_records(path: Path) -> Iterator[Any]:
         if kind in _LAST_PIECES:
             yield make_record.FromString(content)
             content = b""
-
-
-def make(_: str) -> WandbTracker:
-    """Make the tracker that a user named."""
-    return WandbTracker()
-
-
-def of_logger(logger: Any) -> WandbTracker:
-    """Make the tracker of Lightning's logger or of Transformers' callback, which has no run."""
-    if hasattr(logger, "experiment"):
-        return WandbTracker(lambda: logger.experiment)
-    return WandbTracker()
