@@ -42,7 +42,7 @@ from joulelab.sensors.sensor import (
 from joulelab.sensors.visible_devices import environment_selection
 
 COMPARE_S = 2.0
-"""Time in which what is read each second has two readings or more."""
+"""Time in which what is read each second has two readings, and slow meters answer."""
 ALWAYS_S = 1e-5
 """A channel with a shorter update period is calculated when it is read."""
 UNITS = {
@@ -109,8 +109,13 @@ def command(
     machine = describe(*environment_selection())
     found = discover()
     try:
-        compared = comparable_components(found.sensors)
-        readings = read_moment(found.sensors, COMPARE_S if compared else SETTLE_S)
+        is_slow = any(
+            channel.gives_energy and channel.update_period_s >= 1
+            for sensor in found.sensors
+            for channel in sensor.channels
+        )
+        needs_time = is_slow or comparable_components(found.sensors)
+        readings = read_moment(found.sensors, COMPARE_S if needs_time else SETTLE_S)
     finally:
         for sensor in found.sensors:
             sensor.close()

@@ -54,22 +54,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 class Entry(
     msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, tag_field="kind"
 ):
-    """What every meter may have.
-
-    Attributes:
-        component: What it measures; by default ``plug:NAME``, or ``node`` for those of a server.
-        contains: Components, and kinds of components, whose power it includes.
-        interval_s: Time between two requests.
-        timeout_s: Time after which a reading is given up.
-        update_period_s: Time between two new values of the meter.
-        window_s: Averaging window of power.
-        delay_s: How long after the end of its window a value is seen.
-        delay_uncertainty_s: Standard uncertainty of window and delay together.
-        resolution_w: Smallest step of power.
-        resolution_j: Smallest step of the energy counter.
-        uncertainty_pct: Standard uncertainty of the scale, percent.
-        max_power_w: More than this is refused.
-    """
+    """What every meter may have; docs/reference/sensors.md describes the fields of all kinds."""
 
     component: Annotated[str, Meta(pattern=_COMPONENT)] | None = None
     contains: tuple[Text, ...] | None = None
@@ -84,12 +69,11 @@ class Entry(
     uncertainty_pct: Annotated[float, Meta(ge=0, le=100)] | None = None
     max_power_w: Positive | None = None
 
-    default_component: ClassVar[str] = "plug"
+    is_server: ClassVar[bool] = False
 
     def component_of(self, name: str) -> str:
         """Return the component that the meter of this name measures."""
-        default = "node" if self.default_component == "node" else f"plug:{name}"
-        return self.component or default
+        return self.component or ("node" if self.is_server else f"plug:{name}")
 
     def contained_in(self, component: str) -> tuple[str, ...]:
         """Return what its component contains."""
@@ -98,22 +82,18 @@ class Entry(
         return CONTAINS.get(component.partition(":")[0], ())
 
 
-class HttpEntry(Entry, kw_only=True, frozen=True):
-    """A meter that is read over HTTP.
+class LoginEntry(Entry, kw_only=True, frozen=True):
+    """A meter that may want a password."""
 
-    Attributes:
-        address: Host, ``host:port`` or URL.
-        user: User name.
-        password_env: Environment variable with the password.
-        password_file: File with the password that only its owner may read.
-        verify: Whether the certificate of the server is checked.
-        ca_file: File with the certificate that is trusted.
-    """
-
-    address: Text
     user: Text | None = None
     password_env: Text | None = None
     password_file: Text | None = None
+
+
+class HttpEntry(LoginEntry, kw_only=True, frozen=True):
+    """A meter that is read over HTTP."""
+
+    address: Text
     verify: bool = True
     ca_file: Text | None = None
 
@@ -131,25 +111,13 @@ class TasmotaEntry(HttpEntry, kw_only=True, frozen=True, tag="tasmota"):
 
 
 class ShellyEntry(HttpEntry, kw_only=True, frozen=True, tag="shelly"):
-    """A Shelly plug or relay of any generation.
-
-    Attributes:
-        relay: Which of its relays is meant.
-    """
+    """A Shelly plug or relay of any generation."""
 
     relay: Index = 0
 
 
 class RedfishEntry(HttpEntry, kw_only=True, frozen=True, tag="redfish"):
-    """A server's management controller that speaks Redfish.
-
-    Attributes:
-        chassis: Identifier of the chassis; found if it is not given.
-        energy: Whether it has an energy counter, too.
-        power_supplies: Number of power supplies to read, where there is no reading of the whole.
-        token_env: Environment variable with the token of a session.
-        token_file: File with it that only its owner may read.
-    """
+    """A server's management controller that speaks Redfish."""
 
     chassis: Text | None = None
     energy: bool = False
@@ -157,23 +125,12 @@ class RedfishEntry(HttpEntry, kw_only=True, frozen=True, tag="redfish"):
     token_env: Text | None = None
     token_file: Text | None = None
 
-    default_component: ClassVar[str] = "node"
+    is_server: ClassVar[bool] = True
     default_scheme: ClassVar[str] = "https"
 
 
 class JsonEntry(HttpEntry, kw_only=True, frozen=True, tag="http-json"):
-    """Any meter that answers a GET request with JSON.
-
-    Attributes:
-        power: Path to the power in the reply, for example ``meters[0].power``.
-        energy: Path to the energy counter.
-        power_unit: Unit of the power.
-        energy_unit: Unit of the counter.
-        scale: What values are multiplied with, after their unit.
-        headers: Further headers of the request.
-        token_env: Environment variable with a token (``Authorization: Bearer``).
-        token_file: File with it that only its owner may read.
-    """
+    """Any meter that answers a GET request with JSON."""
 
     power: str | None = None
     energy: str | None = None
@@ -186,49 +143,26 @@ class JsonEntry(HttpEntry, kw_only=True, frozen=True, tag="http-json"):
 
 
 class CommandEntry(Entry, kw_only=True, frozen=True, tag="command"):
-    """A command that prints JSON or text.
-
-    Attributes:
-        command: The program and its arguments. There is no shell.
-        power: Path to the power in the JSON that it prints; empty for a single number.
-        energy: Path to the energy counter.
-        power_pattern: Regular expression whose group is the power, in place of ``power``.
-        energy_pattern: The same for the energy counter.
-        power_unit: Unit of the power.
-        energy_unit: Unit of the counter.
-        scale: What values are multiplied with, after their unit.
-    """
+    """A command that prints JSON or text."""
 
     command: Annotated[tuple[Text, ...], Meta(min_length=1)]
     power: str | None = None
     energy: str | None = None
-    power_pattern: Text | None = None
-    energy_pattern: Text | None = None
     power_unit: Unit = "W"
     energy_unit: Unit = "J"
     scale: Finite = 1.0
+    power_pattern: Text | None = None
+    energy_pattern: Text | None = None
 
 
-class IpmiEntry(Entry, kw_only=True, frozen=True, tag="ipmi"):
-    """A server's management controller, read with ``ipmitool``.
-
-    Attributes:
-        address: Host of the controller; this machine's own if it is not given.
-        interface: Interface of ``ipmitool``; ``lanplus`` where there is an address.
-        user: User name.
-        password_env: Environment variable with the password.
-        password_file: File with the password that only its owner may read.
-        sensor: Name of a sensor in watts, where the controller has no DCMI reading.
-    """
+class IpmiEntry(LoginEntry, kw_only=True, frozen=True, tag="ipmi"):
+    """A server's management controller, read with ``ipmitool``; without an address, this one's."""
 
     address: Text | None = None
     interface: Text | None = None
-    user: Text | None = None
-    password_env: Text | None = None
-    password_file: Text | None = None
     sensor: Text | None = None
 
-    default_component: ClassVar[str] = "node"
+    is_server: ClassVar[bool] = True
 
 
 AnyEntry = TasmotaEntry | ShellyEntry | RedfishEntry | JsonEntry | CommandEntry | IpmiEntry
@@ -284,6 +218,7 @@ def _check(entry: AnyEntry) -> None:
     """Raise a ``ValueError`` for what the types of fields do not show."""
     if isinstance(entry, HttpEntry):
         _check_url(entry.url)
+    if isinstance(entry, LoginEntry):
         if entry.user is None and (entry.password_env or entry.password_file):
             raise ValueError("it has a password and no user")
         if entry.user is not None and not (entry.password_env or entry.password_file):

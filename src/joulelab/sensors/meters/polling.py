@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import threading
 import time
 from collections import deque
@@ -31,13 +32,14 @@ from joulelab.sensors.sensor import (
 LONGEST_WAIT_S = 10.0
 """A meter that does not answer is asked again after 1, 2, 4, 8 s, and then this often."""
 GRACE_S = 1.0
+DITHER = 0.25
+"""A load that repeats in step with the readings would always be read at the same moments."""
 MOST_WAITING = 10_000
 NEGATIVE_W = -1.0
 """Meters read a little below zero when nothing is drawn."""
-DELAY_S = 0.5
-DELAY_UNCERTAINTY_S = 1.0
-"""Meters filter for a second or two and say nothing about it. Their averaging window, and the age
-of a value that is polled, are added."""
+DELAY_UNCERTAINTY_S = 1.2
+"""Meters filter for a second or two, or not at all, and say nothing about it: twice this, next to
+their averaging window and the age of a value that is polled."""
 UNKNOWN_DELAY = "its delay and averaging window are not known (included in the interval)"
 UNCERTAINTY = {TasmotaEntry: 0.02, ShellyEntry: 0.01, RedfishEntry: 0.03, IpmiEntry: 0.03}
 """Standard uncertainty of the scale (k = 1). Shelly's plugs are specified to 1 %; the chips of
@@ -94,7 +96,7 @@ class MeterSensor:
             failures = 0 if wait_s is None else failures + 1
             self._found.extend(found)
             if wait_s is None:
-                wait_s = self.interval_s
+                wait_s = self.interval_s * (1 + DITHER * random.random())
             else:
                 backoff_s = self.interval_s * 2.0 ** min(failures - 1, 16)
                 wait_s = max(wait_s, min(backoff_s, LONGEST_WAIT_S), self.interval_s)
@@ -200,4 +202,4 @@ def _delay(entry: Entry, period_s: float) -> tuple[float, float]:
         return entry.delay_s, entry.delay_uncertainty_s or 0.0
     window_delay_s, off_s = (0.0, 0.0) if entry.window_s else unknown_window_delay(period_s)
     off_s = math.hypot(DELAY_UNCERTAINTY_S, off_s)
-    return DELAY_S + window_delay_s, entry.delay_uncertainty_s or off_s
+    return window_delay_s, entry.delay_uncertainty_s or off_s
