@@ -25,7 +25,7 @@ PLACES = (
     "bus/i2c/drivers/ina3221*/*/iio:device*",
 )
 """Each device is listed in the first; a container may show only some of them."""
-BESIDE = ("", "device/", "../../")
+PREFIXES = ("", "device/", "../../")
 """Older drivers keep their files with the device that the directory belongs to."""
 _ADDRESS = re.compile(
     r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]|\d+-00[0-9a-f]{2}|ACPI000D:[0-9a-f]+"
@@ -43,8 +43,8 @@ class Device:
 
     def find(self, name: str) -> str | None:
         """Return a file's path from the directory; ``None`` if there is no such file."""
-        beside = (f"{prefix}{name}" for prefix in BESIDE)
-        return next((file for file in beside if os.path.lexists(self.path / file)), None)
+        files = (f"{prefix}{name}" for prefix in PREFIXES)
+        return next((file for file in files if os.path.lexists(self.path / file)), None)
 
     def text(self, name: str) -> str:
         """Read a file; empty if that is not possible."""

@@ -1,7 +1,7 @@
 """The GPUs that a process may use: ``CUDA_VISIBLE_DEVICES``, read the way CUDA reads it.
 
-AMD's ``ROCR_VISIBLE_DEVICES`` and ``HIP_VISIBLE_DEVICES`` are read alike (ROCm documentation, "GPU
-isolation techniques"): indices or ``GPU-`` UUIDs.
+AMD's ``ROCR_VISIBLE_DEVICES`` and ``HIP_VISIBLE_DEVICES`` are read the same way (ROCm
+documentation, "GPU isolation techniques"): indices or ``GPU-`` UUIDs.
 """
 
 from __future__ import annotations

@@ -95,13 +95,39 @@ def test_the_energy_of_a_hole_without_two_wraps_is_known():
     assert "was not read for a while: only that time's whole energy is known" in note
 
 
-@pytest.mark.parametrize(("channel", "jump_j"), [(RAPL, 30_000.0), (GPU, 1e6), (GPU, -1e6)])
+@pytest.mark.parametrize(
+    ("channel", "jump_j"), [(RAPL, 500.0), (RAPL, 30_000.0), (GPU, 800.0), (GPU, 1e6), (GPU, -1e6)]
+)
 def test_a_jump_or_a_reset_is_a_gap_of_one_interval(channel, jump_j):
     t_s = times()
     energy = energy_of(channel, t_s, 2e6 + POWER_W * t_s + jump_j * (t_s > 20))
     assert_measured(energy, gap_s=INTERVAL_S)
     what = f"jumped by {more_than_possible(channel)}" if jump_j > 0 else "was reset"
     assert energy.notes == (f"{channel.component}: {channel.source} {what}",)
+
+
+@both_channels
+@pytest.mark.parametrize("late_s", [0.3, 0.9])
+def test_a_late_timestamp_and_a_pause_are_no_jump(channel, late_s):
+    t_s = times()
+    power_w = 1500.0
+    late = np.where((t_s > 20.0) & (t_s < 20.0 + late_s), 20.0 + late_s, t_s)
+    for at_s, shown_s in ((late, t_s), (t_s, np.where(late > t_s, 20.0, t_s))):
+        energy = energy_of(channel, at_s, power_w * shown_s)
+        assert not any("jumped" in note for note in energy.notes)
+        [part] = energy.components.values()
+        assert part.gross_j == pytest.approx(20 * power_w, rel=0.005)
+
+
+@both_channels
+@pytest.mark.parametrize("shown_j", [0.0, 5e5, 1.8e13])
+def test_a_counter_that_shows_another_number_for_a_while_has_a_gap(channel, shown_j):
+    channel = replace(channel, wrap=None)
+    t_s = times()
+    astray = (t_s > 20.0) & (t_s < 21.0)
+    energy = energy_of(channel, t_s, np.where(astray, shown_j, 1e5 + POWER_W * t_s))
+    assert_measured(energy, gap_s=1.0)
+    assert any("was reset" in note for note in energy.notes)
 
 
 def test_the_power_of_a_rack_is_no_jump():

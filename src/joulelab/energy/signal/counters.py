@@ -150,7 +150,11 @@ def counter_steps(channel: Channel, t_s: Floats, value: Floats, spacing: float) 
     """Return what a counter counted between readings that are usually ``spacing`` seconds apart."""
     energy, length = np.diff(value), np.diff(t_s)
     fell = energy < 0
-    most = max_power_w(channel) * (length + MAX_LATENCY_S)
+    # It may not have shown what it counted since it last changed.
+    changed = np.where(energy != 0, np.arange(1, energy.size + 1), 0)
+    since = np.maximum.accumulate(np.concatenate(([0], changed)))[:-1]
+    counted_s = t_s[1:] - t_s[since] + channel.update_period_s
+    most = max_power_w(channel) * (counted_s + _late_s(length, spacing))
     if channel.wrap is None:
         wrapped = unread = np.zeros(energy.size, dtype=bool)
     else:
@@ -161,6 +165,19 @@ def counter_steps(channel: Channel, t_s: Floats, value: Floats, spacing: float) 
     reset, jumped = fell & ~wrapped, energy > most
     astray = _astray(channel, t_s, value, np.flatnonzero(reset | jumped))
     return CounterSteps(energy, wrapped, reset, jumped, unread, stuck, caught_up, astray)
+
+
+def _late_s(length: Floats, spacing: float) -> Floats:
+    """Bound by how much the timestamps at the ends of each step may be later than their values.
+
+    Readings are made in turn: a late timestamp shows as a step that is longer, or shorter, than
+    usual.
+    """
+    off_s = np.minimum(np.abs(length - spacing), MAX_LATENCY_S)
+    late_s = off_s.copy()
+    late_s[1:] = np.maximum(late_s[1:], off_s[:-1])
+    late_s[:-1] = np.maximum(late_s[:-1], off_s[1:])
+    return late_s
 
 
 def _astray(channel: Channel, t_s: Floats, value: Floats, broken: NDArray[np.intp]) -> Bools:
@@ -182,7 +199,8 @@ def is_faultless(
         return True
     longest_s = float(apart_ns.max()) * 1e-9
     in_time = channel.wrap is None or longest_s <= GAP_FACTOR * spacing
-    rises = float(energy.min()) > 0 and float(energy.max()) <= max_power_w(channel) * MAX_LATENCY_S
+    # No step may count less: see :func:`_late_s`.
+    rises = float(energy.min()) > 0 and float(energy.max()) <= max_power_w(channel) * spacing
     return rises and in_time and int(apart_ns.min()) > 0
 
 
