@@ -62,12 +62,24 @@ class CraySensor:
         self._offset_ns: int | None = None
         self._aligned_ns = now_ns
         until_s = time.monotonic() + OBSERVE_S
+        observed: list[tuple[int, list[Reading | Gap]]] = []
         while time.monotonic() < until_s:
-            self.read()
+            found = self._read_new()
+            observed.append((self._offset_ns or 0, found))
             time.sleep(0.001)
+        self._early: list[Reading] = [
+            one._replace(t_ns=one.t_ns + (self._offset_ns or 0) - offset_ns)
+            for offset_ns, found in observed
+            for one in found
+            if isinstance(one, Reading)
+        ]
 
     def read(self) -> list[Reading | Gap]:
-        """Return the new values of every counter."""
+        """Return the new values of every counter; at first, those since it was opened."""
+        early, self._early = self._early, []
+        return [*early, *self._read_new()]
+
+    def _read_new(self) -> list[Reading | Gap]:
         for _ in range(TRIES):
             now_ns = time.monotonic_ns()
             try:

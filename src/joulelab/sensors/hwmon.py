@@ -10,6 +10,7 @@ is a sensor of its own, which the recorder reads on a thread of its own.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import time
 from collections.abc import Collection, Sequence
@@ -49,6 +50,9 @@ MAX_READ_NS = 200_000_000
 SEARCH_NS = 250_000_000
 """A device that is gone is looked for this often."""
 TRIES, TRY_APART_S = 3, 0.01
+OBSERVE_S = 0.3
+"""It delays the other sensors: enough for four values that change each 75 ms."""
+EARLY_APART_NS = 10_000_000
 DISTINCT_VALUES = 4
 COST_READINGS = 5
 GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ENOTDIR})
@@ -68,11 +72,14 @@ class HwmonSensor:
         addresses: The PCI addresses of the components that are, or are part of, a GPU.
     """
 
-    def __init__(self, meters: Sequence[Meter], interval_s: float, root: Path) -> None:
+    def __init__(
+        self, meters: Sequence[Meter], interval_s: float, root: Path, early: Sequence[Reading] = ()
+    ) -> None:
         self.channels: Sequence[Channel] = [meter.channel for meter in meters]
         self.interval_s = interval_s
         self._meters = meters
         self._root = root
+        self._early = list(early)
         self._directories = {meter.device: _open(meter.device.path) for meter in meters}
         self._searched_ns = dict.fromkeys(self._directories, 0)
         self.addresses = {
@@ -82,8 +89,9 @@ class HwmonSensor:
         }
 
     def read(self) -> list[Reading | Gap]:
-        """Read every file."""
-        readings: list[Reading | Gap] = []
+        """Read every file; at first, return what was read while the meters were observed, too."""
+        readings: list[Reading | Gap] = [*self._early]
+        self._early = []
         for position, meter in enumerate(self._meters):
             before_ns = time.monotonic_ns()
             try:
@@ -183,7 +191,7 @@ def _discover(
             readable.append(meter)
         elif meter.channel.gives_energy:
             absent.append(refusal)
-    return _sensors(_with_periods(readable), root), absent
+    return _sensors(readable, root), absent
 
 
 def _is_wanted(component: str, kinds: Collection[str]) -> bool:
@@ -263,61 +271,65 @@ def _refusal(meter: Meter) -> Absence | None:
 
 
 class _Watched:
-    """A meter's last file while its update period is observed."""
+    """A meter while its update period is observed; what it shows is the first of the recording."""
 
     def __init__(self, meter: Meter) -> None:
-        self._path = meter.device.path / meter.files[-1]
-        self._last = 0
-        self.values: set[int] = set()
+        self.meter = meter
+        self.values: set[float] = set()
+        self.readings: list[tuple[int, float]] = []
+        self._last = 0.0
 
     def read(self) -> float:
-        """Return the number, or what it was if it cannot be read."""
-        number = read_number_or_none(self._path)
-        if number is not None:
-            self._last = number
-            self.values.add(number)
+        """Return the value, or what it was if it cannot be read."""
+        numbers = [read_number_or_none(self.meter.device.path / one) for one in self.meter.files]
+        known = [one for one in numbers if one is not None]
+        if len(known) == len(numbers):
+            now_ns, self._last = time.monotonic_ns(), self.meter.scale * math.prod(known)
+            self.values.add(self._last)
+            if not self.readings or now_ns - self.readings[-1][0] >= EARLY_APART_NS:
+                self.readings.append((now_ns, self._last))
         return self._last
 
-
-def _with_periods(meters: Sequence[Meter]) -> list[Meter]:
-    """Observe how often values change; where they do not show it, it stays as assumed."""
-    watched = [_Watched(one) for one in meters if one.channel.gives_energy]
-    found_s = update_periods_s([one.read for one in watched])
-    # Power that steps between a few levels does not reveal the driver's period.
-    periods_s = (
-        period_s if len(one.values) > DISTINCT_VALUES else None
-        for one, period_s in zip(watched, found_s, strict=True)
-    )
-    return [
-        replace(one, channel=replace(one.channel, update_period_s=period_s))
-        if one.channel.gives_energy and (period_s := next(periods_s))
-        else one
-        for one in meters
-    ]
+    def with_period(self, period_s: float | None) -> _Watched:
+        """Set the observed period. Power that steps between a few levels does not reveal it."""
+        if period_s and len(self.values) > DISTINCT_VALUES:
+            channel = replace(self.meter.channel, update_period_s=period_s)
+            self.meter = replace(self.meter, channel=channel)
+        return self
 
 
 def _sensors(meters: Sequence[Meter], root: Path) -> list[HwmonSensor]:
-    """Divide meters between sensors: by driver, and by how often they are read."""
-    groups: dict[tuple[str, float], list[Meter]] = {}
-    for meter in meters:
+    """Observe the meters, and divide them between sensors: by driver, and by how often to read."""
+    watched = [_Watched(one) for one in meters]
+    power = [one for one in watched if one.meter.channel.gives_energy]
+    periods_s = update_periods_s([one.read for one in power], OBSERVE_S)
+    for one, period_s in zip(power, periods_s, strict=True):
+        one.with_period(period_s)
+    groups: dict[tuple[str, float], list[_Watched]] = {}
+    for one in watched:
         interval_s = TELEMETRY_INTERVAL_S
-        if meter.channel.gives_energy:
-            is_counter = meter.channel.quantity is Quantity.ENERGY
+        if one.meter.channel.gives_energy:
+            is_counter = one.meter.channel.quantity is Quantity.ENERGY
             interval_s = COUNTER_INTERVAL_S if is_counter else LEAST_INTERVAL_S
-        groups.setdefault((meter.device.driver, interval_s), []).append(meter)
+        groups.setdefault((one.meter.device.driver, interval_s), []).append(one)
     cost_s = sum(
-        WAKE_S + sum(RECORD_S + _read_cost_s(one) for one in some)
+        WAKE_S + sum(RECORD_S + _read_cost_s(one.meter) for one in some)
         for (_, interval_s), some in groups.items()
         if interval_s == LEAST_INTERVAL_S
     )
-    return [
-        HwmonSensor(
-            some,
-            _polling_interval_s(some, cost_s) if interval_s == LEAST_INTERVAL_S else interval_s,
-            root,
-        )
-        for (_, interval_s), some in groups.items()
-    ]
+    sensors = []
+    for (_, interval_s), some in groups.items():
+        own = [one.meter for one in some]
+        is_polled = interval_s == LEAST_INTERVAL_S
+        read_s = _polling_interval_s(own, cost_s) if is_polled else interval_s
+        early = [
+            Reading(t_ns, position, value)
+            for position, one in enumerate(some)
+            for t_ns, value in one.readings
+            if value or not one.meter.needs_power
+        ]
+        sensors.append(HwmonSensor(own, read_s, root, early))
+    return sensors
 
 
 def _polling_interval_s(meters: Sequence[Meter], cost_s: float) -> float:

@@ -370,8 +370,10 @@ def observe_periods(scalars: Sequence[Scalar], handle: Any) -> list[float | None
         return [None] * len(scalars)
 
 
-def update_periods_s(reads: Sequence[Callable[[], float]]) -> list[float | None]:
-    """Find each sensor's update period by reading it more often than that.
+def update_periods_s(
+    reads: Sequence[Callable[[], float]], observe_s: float = OBSERVE_S
+) -> list[float | None]:
+    """Find each sensor's update period by reading it more often than that, at most so long.
 
     Returns:
         In the same order, to the millisecond and never 0; ``None`` for a sensor whose value
@@ -379,7 +381,7 @@ def update_periods_s(reads: Sequence[Callable[[], float]]) -> list[float | None]
     """
     values: list[float | None] = [None] * len(reads)
     new_s: list[list[float]] = [[] for _ in reads]
-    deadline_s = time.monotonic() + OBSERVE_S
+    deadline_s = time.monotonic() + observe_s
     while (
         time.monotonic() < deadline_s
         and min(map(len, new_s), default=ENOUGH_UPDATES) < ENOUGH_UPDATES
