@@ -39,6 +39,7 @@ SwitchType=switch/none
 SlurmdTimeout=6
 KillWait=5
 SchedulerParameters=sched_interval=1,sched_min_interval=0
+GresTypes=gpu
 {nodes}
 PartitionName=all Nodes={names} Default=YES State=UP
 """
@@ -68,7 +69,7 @@ class SlurmCluster:
         port, *node_ports = _free_ports(1 + len(self.nodes))
         nodes = [
             f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port_of_node} "
-            "CPUs=1 RealMemory=1000"
+            "CPUs=2 RealMemory=1000 Gres=gpu:2"
             for name, port_of_node in zip(self.nodes, node_ports, strict=True)
         ]
         text = CONFIGURATION.format(
@@ -79,6 +80,13 @@ class SlurmCluster:
             names=",".join(self.nodes),
         )
         (self.directory / "slurm.conf").write_text(text)
+        # Slurm only needs files that exist, not GPUs.
+        devices = [
+            f"NodeName={name} Name=gpu File={file}\n"
+            for name in self.nodes
+            for file in ("/dev/null", "/dev/zero")
+        ]
+        (self.directory / "gres.conf").write_text("".join(devices))
         try:
             key = self.directory / "munge.key"
             key.write_bytes(os.urandom(128))

@@ -3,7 +3,9 @@
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from joulelab.fleet import slurm
 from joulelab.fleet.slurm import SlurmEngine
 from joulelab.runs.study_runs import read_study
 from joulelab.study.runner import run_study
+
+LATE_S = 4.0
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "it is there")
 
@@ -34,11 +38,35 @@ def on_slurm(cluster, monkeypatch):
     return cluster
 
 
-def test_a_study_runs_on_both_nodes(on_slurm, make_plan, assert_whole, tmp_path):
+class LateEngine(SlurmEngine):
+    """Sees each file some seconds after it was written, as on a network file system."""
+
+    started = 0
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self._written, self._reports = self._reports, self._reports.with_name("seen")
+        self._reports.mkdir()
+
+    def start(self, share):
+        type(self).started += 1
+        super().start(share)
+
+    def _scan(self):
+        for path in self._written.glob("*.report"):
+            if time.time() - path.stat().st_mtime > LATE_S:
+                path.rename(self._reports / path.name)
+        yield from super()._scan()
+
+
+def test_a_study_runs_on_both_nodes_although_its_files_appear_late(
+    on_slurm, make_plan, assert_whole, tmp_path
+):
     plan = make_plan(repeats=2)
-    outcome = run_study(tmp_path / "s", plan, engine=SlurmEngine)
+    outcome = run_study(tmp_path / "s", plan, engine=LateEngine)
     assert (outcome.cells, outcome.failed) == (12, 0)
     assert_whole(tmp_path / "s", plan)
+    assert LateEngine.started == 2, "a share that had ended was started again"
     study = read_study(tmp_path / "s")
     assert {(run.study.block, run.host) for run in study.runs} in (
         {(0, "n1"), (1, "n2")},
@@ -115,7 +143,7 @@ def test_a_drained_node_gets_no_cell_and_a_refused_option_is_explained(
     with pytest.raises(UserError, match="no node for the study: partition 'nowhere' has none"):
         run_study(tmp_path / "s", make_plan(2, partition="nowhere"), engine=SlurmEngine)
     with pytest.raises(UserError, match=r"Slurm does not accept a job .* generic resource"):
-        run_study(tmp_path / "s", make_plan(2, gres="gpu:4"), engine=SlurmEngine)
+        run_study(tmp_path / "s", make_plan(2, gres="abacus:1"), engine=SlurmEngine)
     for node in on_slurm.nodes:
         on_slurm.ask("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
     try:
@@ -124,3 +152,19 @@ def test_a_drained_node_gets_no_cell_and_a_refused_option_is_explained(
     finally:
         for node in on_slurm.nodes:
             on_slurm.ask("scontrol", "update", f"nodename={node}", "state=resume")
+
+
+def test_shares_that_slurm_packs_on_a_node_run_one_after_another(
+    on_slurm, make_plan, assert_whole, tmp_path
+):
+    plan = make_plan(repeats=2, exclusive=False, gres="gpu:1", sbatch={"nodelist": "n1"})
+    assert run_study(tmp_path / "s", plan, engine=SlurmEngine).cells == 12
+    assert_whole(tmp_path / "s", plan)
+    study = read_study(tmp_path / "s")
+    assert {run.host for run in study.runs} == {"n1"}
+    times = sorted(
+        (span.start_ns, span.stop_ns, run.study.block)
+        for run in study.runs
+        for span in run.study.spans
+    )
+    assert all(stop <= start for (_, stop, _), (start, *_) in pairwise(times))

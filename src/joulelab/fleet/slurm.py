@@ -23,9 +23,9 @@ from typing import Any
 
 import msgspec
 
-from joulelab.errors import UserError
+from joulelab.errors import StoreError, UserError
 from joulelab.fleet.host import Job, decode, run_job
-from joulelab.storage import file_errors, make_private_directories, read_whole, write_whole
+from joulelab.storage import Lock, file_errors, make_private_directories, read_whole, write_whole
 from joulelab.study.plan import Plan
 from joulelab.study.share import Report, Share
 from joulelab.study.store import FLEET, StudyStore
@@ -301,9 +301,26 @@ def run_on_node(directory: Path, job: Job) -> None:
     host = os.environ.get("SLURMD_NODENAME") or platform.node()
     name = job.share.name
     wanted = directory / f"{name}.wanted"
-    for number, report in enumerate(run_job(job, host, wanted.exists)):
-        path = directory / "reports" / f"{name}-{host}-{number:06}.report"
-        write_whole(path, report, private=True)
+    with _alone_on(directory / f"{host}.lock", wanted.exists):
+        for number, report in enumerate(run_job(job, host, wanted.exists)):
+            path = directory / "reports" / f"{name}-{host}-{number:06}.report"
+            write_whole(path, report, private=True)
+
+
+@contextlib.contextmanager
+def _alone_on(path: Path, is_wanted: Callable[[], bool]) -> Iterator[None]:
+    """Wait until no other share of the study runs on this host, as Slurm may pack jobs on nodes."""
+    lock = None
+    while lock is None and is_wanted():
+        try:
+            lock = Lock(path)
+        except StoreError:
+            time.sleep(POLL_S)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def _ask(*command: str) -> str:
