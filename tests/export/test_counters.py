@@ -195,3 +195,16 @@ def test_what_was_counted_remains_when_a_recorder_is_lost(tmp_path):
     shown = followed.until(110)
     assert shown["cpu:0"].energy_j == pytest.approx(60 * 60, rel=0.01)
     assert not math.isnan(shown["cpu:0"].power_w)
+
+
+def test_a_recording_that_has_ended_is_counted_to_its_end_however_late(tmp_path):
+    followed = Followed(tmp_path, most_span_names=1)
+    followed.until(20)
+    followed.recording.span("epoch", 1, 32)
+    followed.recording.until(33).stop()
+    followed.counters.update(followed.reader, round((BEGIN_S + 90) * 1e9))
+    assert followed.counters.is_complete
+    shown = {part.key.component: part.energy_j for part in followed.counters.parts}
+    assert shown["gpu:0"] == pytest.approx(truth_j(GPU, 0, 33), rel=2e-3)
+    assert shown["cpu:0"] == pytest.approx(60 * 33, rel=2e-3)
+    assert followed.spans()["epoch"].duration_s == pytest.approx(31)

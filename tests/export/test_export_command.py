@@ -2,18 +2,23 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import psutil
 import pytest
 from prometheus_server import free_port, wait_for
 
 from joulelab.sensors.simulated import SimulatedMachine
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "export"
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +81,10 @@ def test_a_file_is_written_once_and_is_whole(run, tmp_path):
     path = tmp_path / "joulelab.prom"
     assert run("export", "--textfile", path, "--once") == (0, "", "")
     text = path.read_text()
-    assert "joulelab_power_watts{" in text
+    (power_w,) = re.findall(r'joulelab_power_watts{component="dram:0".*} (.*)', text)
+    (energy_j,) = re.findall(r'joulelab_energy_joules_total{component="dram:0".*} (.*)', text)
+    assert float(power_w) == pytest.approx(6, rel=0.2)
+    assert 2 < float(energy_j) < 600
     assert text.endswith("\n")
     assert path.stat().st_mode & 0o777 == 0o666 & ~get_umask()
     assert [one.name for one in tmp_path.iterdir()] == ["joulelab.prom"]
@@ -154,3 +162,17 @@ def test_a_missing_package_is_named_with_its_extra():
         "joulelab: energy cannot be exported: prometheus_client is not installed; "
         "pip install 'joulelab[export]'\n"
     )
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="apt-get install prometheus")
+def test_prometheus_accepts_the_metrics_and_the_example(run, tmp_path):
+    path = tmp_path / "joulelab.prom"
+    run("export", "--textfile", path, "--once")
+    for arguments, given in (
+        (["check", "metrics"], path.read_bytes()),
+        (["check", "config", EXAMPLES / "prometheus.yml"], None),
+    ):
+        checked = subprocess.run(
+            ["promtool", *arguments], input=given, check=False, capture_output=True
+        )
+        assert checked.returncode == 0, checked.stderr

@@ -157,6 +157,9 @@ class EnergyCounters:
         self._events += events
         self.is_complete |= any(one.get("event") == "stop" for one in events)
         newest_ns = reader.latest_ns()
+        if self.is_complete:
+            # At its end, all sensors answered.
+            now_ns = min(now_ns, newest_ns)
         timings = _timings(reader.read_between(ALWAYS_NS, ALWAYS_NS))
         tail_ns = max((MARGIN_NS, *(one.patience_ns for one in timings.values())))
         self.slowest_ns = max((one.current_ns for one in timings.values()), default=0)

@@ -25,7 +25,7 @@ from joulelab.sensors.sensor import Absence
 LARGEST_SHARE, LEAST_S = 0.004, 0.9
 """Largest share of one core for computing the energies of the machine, and again of all runs; and
 the minimum time between two updates."""
-UPDATE_S = 15.0
+UPDATE_S = 30.0
 """Without scrapes, energies are updated this often, so that little is read at a time."""
 TICK_S = 5.0
 """Time between two searches for runs."""
@@ -75,9 +75,10 @@ class Exporter:
         self._machine_pace, self._run_pace = (
             Pace(LARGEST_SHARE, least_s=LEAST_S, clock=time.thread_time) for _ in range(2)
         )
-        self._updated_s = -math.inf
-        self._duration_s = math.nan
         self._started_ns = time.monotonic_ns()
+        # The first time takes longest and says nothing about the cost of the others.
+        self._measure_machine(self._costs())
+        self._follow(self._recordings.scan())
 
     def snapshot(self) -> Snapshot:
         """Return the values of now, or the latest ones if these are very recent."""
@@ -121,17 +122,21 @@ class Exporter:
                 run.update(now_ns, self._costs())
 
     def _update(self) -> None:
-        begin_s, costs = time.monotonic(), self._costs()
+        costs = self._costs()
         if self._machine_pace.due:
             with self._machine_pace:
-                self._machine.update()
-                self._spent.add(self._machine.counters.total_j, costs)
-            self._updated_s = begin_s
+                self._measure_machine(costs)
         if self._run_pace.due:
             with self._run_pace:
                 for run in self._runs.values():
                     run.update(time.monotonic_ns(), costs)
-        self._duration_s = time.monotonic() - begin_s
+
+    def _measure_machine(self, costs: Costs) -> None:
+        begin_s = time.monotonic()
+        self._machine.update()
+        self._spent.add(self._machine.counters.total_j, costs)
+        self._updated_s = time.monotonic()
+        self._duration_s = self._updated_s - begin_s
 
     def _summarize(self) -> Snapshot:
         counters = self._machine.counters

@@ -54,7 +54,7 @@ class _Metrics(Collector):
         yield _gauge("joulelab_hardware_info", "Hardware and software of this machine.",
             ("part", "description"), [_Row(row, 1) for row in rows])  # fmt: skip
         yield _gauge("joulelab_scrape_duration_seconds",
-            "Time that the latest measurement took, in seconds.", (),
+            "Time that the latest measurement of the machine took, in seconds.", (),
             [_Row((), snapshot.duration_s)])  # fmt: skip
 
 
