@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from rich.status import Status
-
 from joulelab.cli.output import output_console, print_json, progress, value_table
 from joulelab.doctor.self_test import DURATION_S, SelfTest, run_self_test
 from joulelab.format import ABSENT, duration, percent, quantity, sentence
@@ -13,13 +11,8 @@ from joulelab.uncertain import COVERAGE_FACTOR
 
 def check(*, as_json: bool, duration_s: float = DURATION_S) -> int:
     """Test the sensors, print the result, and return the exit code."""
-    with progress("testing the sensors") as status:
-
-        def show(text: str) -> None:
-            if isinstance(status, Status):
-                status.update(text)
-
-        result = run_self_test(duration_s=duration_s, on_phase=show)
+    with progress("testing the sensors") as on_phase:
+        result = run_self_test(duration_s=duration_s, on_phase=on_phase)
     if as_json:
         print_json(result.to_json())
     else:

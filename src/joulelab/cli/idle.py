@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import click
-from rich.status import Status
 
 from joulelab.cli.output import print_json, progress
 from joulelab.energy.baseline import IdlePoint
@@ -61,13 +60,13 @@ def command(
     """
     if wait_s is None:
         wait_s = 0.0 if force else WAIT_S
-    with Meter() as meter, progress(f"measuring idle power for {duration(duration_s)}") as status:
+    with Meter() as meter, progress(f"measuring idle power for {duration(duration_s)}") as on_phase:
         unknown: list[str] = []
 
         def show(measured: IdleMeasurement) -> None:
             unknown[:] = measured.unknown
-            if isinstance(status, Status) and not measured.is_quiet:
-                status.update(f"waiting for a quiet machine: {measured.load_text}")
+            if not measured.is_quiet:
+                on_phase(f"waiting for a quiet machine: {measured.load_text}")
 
         point = meter.measure_idle(duration_s, wait_s, show).points[-1]
         energy = meter.energy("idle")

@@ -151,17 +151,17 @@ def value_table(first: str, headings: Sequence[str], title: str | None = None) -
 
 
 @contextmanager
-def progress(text: str) -> Iterator[Callable[[int], None]]:
+def progress(text: str) -> Iterator[Callable[[int | str], None]]:
     """Show that work is in progress while standard error is a terminal.
 
-    What it returns may be called with how much is done.
+    What it returns may be called with how much is done, or with the text of the next phase.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda _: None
         return
     with console.status(text) as status:
-        yield lambda done: status.update(f"{text} ({number(done)})")
+        yield lambda now: status.update(now if isinstance(now, str) else f"{text} ({number(now)})")
 
 
 def warn_skipped(error: JoulelabError) -> None:
