@@ -95,6 +95,9 @@ class EnergyEstimator:
                 source = Source(channel, readings, interval_s, points)
                 self._sources.setdefault(channel.component, []).append(source)
                 usable.append((channel, readings))
+        for sources in self._sources.values():
+            # What slow meters show may have changed their order.
+            sources.sort(key=lambda source: source.channel.priority)
         self._nesting = Nesting.of(channel for channel, one in usable if _can_count(channel, one))
         for component in [*self._sources]:
             if may_contain(component) and component not in self._nesting.inside:

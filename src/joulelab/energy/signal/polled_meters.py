@@ -24,6 +24,7 @@ MIN_READINGS = 4
 MIN_POLLS = 2.5  # With fewer polls per update a late one hides when its value was new.
 DISTINCT = 0.75
 """Values of a meter that updates rarely mostly differ; power that steps returns to its levels."""
+COARSE_PRIORITY = 10  # Power shows the course of energy between the steps of a coarse counter.
 FREEZE_PROBABILITY = 1e-9
 MIN_FREEZE = 20
 FINE = 0.005
@@ -93,6 +94,7 @@ def _at_its_steps(
     if rests_s <= GAP_FACTOR * poll_s:
         return channel, readings, interval_s
     steps = Readings(t_ns[changed], value[changed])
+    channel = replace(channel, priority=channel.priority + COARSE_PRIORITY)
     if not apart_s.size:
         return channel, steps, interval_s
     # A step is seen by the next poll: it is as old as that, and has counted as much since.

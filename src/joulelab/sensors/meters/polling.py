@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 import threading
 import time
 from collections import deque
@@ -32,8 +31,9 @@ from joulelab.sensors.sensor import (
 LONGEST_WAIT_S = 10.0
 """A meter that does not answer is asked again after 1, 2, 4, 8 s, and then this often."""
 GRACE_S = 1.0
-DITHER = 0.25
-"""A load that repeats in step with the readings would always be read at the same moments."""
+STRIDE = 1.03
+"""A load that repeats each so many seconds would be read at the same moments each time. A little
+longer, and all moments come; much longer, and a meter's own updates of 1 s would be missed."""
 MOST_WAITING = 10_000
 NEGATIVE_W = -1.0
 """Meters read a little below zero when nothing is drawn."""
@@ -96,7 +96,7 @@ class MeterSensor:
             failures = 0 if wait_s is None else failures + 1
             self._found.extend(found)
             if wait_s is None:
-                wait_s = self.interval_s * (1 + DITHER * random.random())
+                wait_s = self.interval_s * STRIDE
             else:
                 backoff_s = self.interval_s * 2.0 ** min(failures - 1, 16)
                 wait_s = max(wait_s, min(backoff_s, LONGEST_WAIT_S), self.interval_s)
@@ -187,7 +187,9 @@ def channels_of(name: str, entry: AnyEntry) -> list[Channel]:
                 gain_uncertainty=gain,
                 # A steady power is rounded the same way each time (rectangular, GUM 4.3.7).
                 offset_uncertainty_w=resolution / math.sqrt(12) if is_power else 0.0,
-                priority=0 if is_power else 1,
+                # A counter misses nothing between two readings. One whose steps are far apart comes
+                # after power (:func:`joulelab.energy.signal.observed`).
+                priority=1 if is_power else 0,
                 max_power_w=entry.max_power_w,
                 contains=entry.contained_in(own),
                 note=UNKNOWN_DELAY if entry.delay_s is None else "",
