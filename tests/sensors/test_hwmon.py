@@ -459,7 +459,7 @@ def test_observed_periods_are_used_where_values_show_them(tree, monkeypatch):
     found = channels(sensors)
     assert found["gpu:1"].update_period_s == 0.25
     assert found["gpu:0"].update_period_s != 0.25
-    # What was read meanwhile begins the recording, and is given once.
+    # What was read during this time begins the recording, and is given once.
     for sensor in (one for one in sensors if one.channels[0].gives_energy):
         counts = [len(sensor.read()) for _ in range(2)]
         assert counts[0] > counts[1] == 1

@@ -153,7 +153,7 @@ RAPL_FAULTS = {
     "NaN": (lambda _: "nan\n", "nan"),
     "empty": (lambda _: "", ""),
     "huge": (lambda _: str(2**63), ""),
-    "negative": (lambda _: "-5000\n", "-5000"),
+    "negative": (lambda _: "-5000\n", "a negative number"),
     "text": (lambda _: "\x00\xff energy\n", ""),
 }
 
