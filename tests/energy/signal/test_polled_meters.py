@@ -123,6 +123,15 @@ def test_the_update_period_shows_in_the_readings():
     assert not np.any((new.t_ns > outage_ns[0]) & (new.t_ns < outage_ns[1]))
 
 
+def test_what_a_slow_meter_shows_before_its_first_change_is_no_gap():
+    slow = channels(kind="redfish", update_period_s=10.0)
+    value = np.where(np.arange(120) < 60, 100.0, 300.0)
+    trace = Trace.of(slow, [Reading(k * 10**9, 0, float(v)) for k, v in enumerate(value)])
+    (energy,) = EnergyEstimator(trace).energies([Window(5 * 10**9, 35 * 10**9)])
+    assert energy.gross_j == pytest.approx(3000.0)
+    assert energy.components["node"].gap_s == 0
+
+
 def test_a_server_that_takes_three_seconds_has_no_gaps():
     t_ns = (np.arange(0, 60, 3.1) * 1e9).astype(np.int64)
     readings = Readings(t_ns, np.full(t_ns.size, 100.0))

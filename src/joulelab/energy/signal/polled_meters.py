@@ -140,7 +140,15 @@ def _at_its_updates(
         return slower, readings, interval_s
     pace = Pace(interval_s, period_s, True)
     runs = np.split(np.arange(t_s.size), np.flatnonzero(np.diff(t_s) > GAP_FACTOR * interval_s) + 1)
-    found = [updates(t_s[run], value[run], pace) for run in runs if run.size > 1]
+    found = [
+        # The first value was new at the first reading, as far as is known.
+        updates(
+            np.append(t_s[run[0]] - interval_s, t_s[run]),
+            np.append(value[run[0]] + 1.0, value[run]),
+            pace,
+        )
+        for run in runs
+    ]
     new_s, new_w = (np.concatenate(column) for column in zip(*found, strict=True))
     if new_s.size < MIN_READINGS:
         return slower, readings, interval_s

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
+from joulelab.format import printable
 from joulelab.sensors.meters.entries import (
     AnyEntry,
     Entry,
@@ -114,7 +115,8 @@ class MeterSensor:
         try:
             values = self.reader.read()
         except MeterError as error:
-            return self._gaps(time.monotonic_ns(), str(error)), error.wait_s
+            # It may quote what a server or a program said.
+            return self._gaps(time.monotonic_ns(), printable(str(error))), error.wait_s
         except Exception as error:  # noqa: BLE001  (whatever a strange reply causes is a gap)
             reason = f"its answer cannot be read ({type(error).__name__})"
             return self._gaps(time.monotonic_ns(), reason), 0.0
