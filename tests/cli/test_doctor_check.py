@@ -70,7 +70,8 @@ def test_a_gpu_of_the_driver(checked, monkeypatch, tmp_path):
     sensors = str(Path(fake_nvml.__file__).parent)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), sensors]))
     monkeypatch.setenv("FAULTS", str(faults))
-    monkeypatch.setattr(self_test, "_loadable", lambda trace: ["cpu"])
+    # PyTorch would be imported, to find no GPU.
+    monkeypatch.setattr(self_test, "_loadable", lambda trace: [])
     result = checked("--json", sensors="gpu")
     assert result.exit_code == 0, result.output
     found = json.loads(result.output)

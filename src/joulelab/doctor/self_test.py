@@ -27,8 +27,8 @@ from joulelab.sensors.simulated import SimulatedMachine
 DURATION_S = 50.0
 PAUSE_SHARE = 0.4
 """The rest is divided between the loads."""
-LEAD_S = 0.1
-"""Time for a load's processes to receive its pattern."""
+LEAD_S = 0.5
+"""Time for a load's processes to receive its pattern, and to fork for each hardware thread."""
 SPANS, BATCHES = 1000, 5
 
 
@@ -179,7 +179,7 @@ def _loadable(trace: Trace) -> list[Kind]:
         for channel in trace.channels
         if channel.gives_energy and channel.provenance is not Provenance.SIMULATED
     }
-    kinds: list[Kind] = ["cpu"] if present else []
+    kinds: list[Kind] = ["cpu"] if present - {"gpu", "card"} else []
     if "gpu" in present and importlib.util.find_spec("torch"):
         kinds.append("gpu")
     return kinds
