@@ -63,9 +63,10 @@ class Recording:
         self._until_s = 0.0
         self._spans = 0
 
-    def grow(self) -> None:
-        """Write the readings and spans since the last call."""
-        until_s = time.time() - self._begin_unix_s
+    def grow(self, until_s: float | None = None) -> None:
+        """Write the readings and spans since the last call, up to now or to an age of its own."""
+        if until_s is None:
+            until_s = time.time() - self._begin_unix_s
         parts = [self._records(i, self._until_s, until_s) for i in range(len(self._channels))]
         records = np.concatenate(parts)
         records = records[np.argsort(records["t_ns"], kind="stable")]
