@@ -9,6 +9,7 @@ is a sensor of its own, which the recorder reads on a thread of its own.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
@@ -47,7 +48,7 @@ WAKE_S, RECORD_S = 100e-6, 8e-6
 ANSWER_S = 10.0
 MAX_READ_NS = 200_000_000
 """A value that took longer has no time: the driver may have read it at any moment."""
-SEARCH_NS = 250_000_000
+SEARCH_NS = 500_000_000
 """A device that is gone is looked for this often."""
 TRIES, TRY_APART_S = 3, 0.01
 OBSERVE_S = 0.3
@@ -132,8 +133,9 @@ class HwmonSensor:
         self._searched_ns[device] = now_ns + SEARCH_NS
         for found in list_devices(self._root, [device.driver]):
             if found.identity == device.identity:
-                lost, self._directories[device] = self._directories[device], _open(found.path)
-                os.close(lost)
+                with contextlib.suppress(OSError):
+                    lost, self._directories[device] = self._directories[device], _open(found.path)
+                    os.close(lost)
 
 
 def discover_hwmon(
@@ -151,8 +153,9 @@ def discover_hwmon(
     """
     try:
         return within(ANSWER_S, partial(_discover, kinds, found, root or system_root()))
-    except NvmlError as error:
-        return [], [Absence(kind, "hwmon", str(error)) for kind in kinds]
+    except (NvmlError, OSError) as error:
+        reason = failure_reason(error) if isinstance(error, OSError) else str(error)
+        return [], [Absence(kind, "hwmon", reason) for kind in kinds]
 
 
 def _discover(
@@ -174,7 +177,7 @@ def _discover(
     for some, missing in (
         _visible_amd_meters([gpu for gpu in gpus if gpu.device.driver == AMD_DRIVER]),
         intel_meters([gpu for gpu in gpus if gpu.device.driver != AMD_DRIVER]),
-        # No Jetson has a card of AMD or Intel, but a machine may have such a chip on its board.
+        # No Jetson has a GPU of AMD or Intel, but their machines may have such a chip on the board.
         jetson_meters(jetson, f"gpu:{count if gpus else 0}"),
         acpi_meters(by_driver["power_meter"], count),
         amd_energy_meters(by_driver["amd_energy"]),
@@ -290,12 +293,11 @@ class _Watched:
                 self.readings.append((now_ns, self._last))
         return self._last
 
-    def with_period(self, period_s: float | None) -> _Watched:
+    def set_period(self, period_s: float | None) -> None:
         """Set the observed period. Power that steps between a few levels does not reveal it."""
         if period_s and len(self.values) > DISTINCT_VALUES:
             channel = replace(self.meter.channel, update_period_s=period_s)
             self.meter = replace(self.meter, channel=channel)
-        return self
 
 
 def _sensors(meters: Sequence[Meter], root: Path) -> list[HwmonSensor]:
@@ -304,7 +306,7 @@ def _sensors(meters: Sequence[Meter], root: Path) -> list[HwmonSensor]:
     power = [one for one in watched if one.meter.channel.gives_energy]
     periods_s = update_periods_s([one.read for one in power], OBSERVE_S)
     for one, period_s in zip(power, periods_s, strict=True):
-        one.with_period(period_s)
+        one.set_period(period_s)
     groups: dict[tuple[str, float], list[_Watched]] = {}
     for one in watched:
         interval_s = TELEMETRY_INTERVAL_S
