@@ -30,18 +30,22 @@ def configure(home, **meters):
 
 
 def test_a_run_measures_a_plug_and_names_what_fails(home, tmp_path):
-    with served(tasmota, constant(123.0)) as plug, served(tasmota) as silent:
+    with (
+        served(tasmota, constant(123.0), auth="admin:geheim") as plug,
+        served(tasmota) as silent,
+    ):
         silent.fault = "hang"
         configure(
             home,
-            desk=("tasmota", plug.address, ""),
+            desk=("tasmota", plug.address, 'user = "admin"\npassword_env = "PLUG_PASSWORD"'),
             silent=("tasmota", silent.address, "timeout_s = 0.5"),
             broken=("tasmota", "x:99999", ""),
         )
         script = "import time; time.sleep(3.0); print('done'); raise SystemExit(7)"
         out = tmp_path / "run"
         command = ("run", "--out", str(out), "--", sys.executable, "-c", script)
-        done = joulelab(*command, home=home, JOULELAB_SENSORS="plug,host")
+        variables = {"JOULELAB_SENSORS": "plug,host", "PLUG_PASSWORD": "geheim"}
+        done = joulelab(*command, home=home, **variables)
     assert (done.returncode, done.stdout) == (7, "done\n")
     record = json.loads((out / "run.json").read_text())
     part = record["energy"]["components"]["plug:desk"]
@@ -54,7 +58,8 @@ def test_a_run_measures_a_plug_and_names_what_fails(home, tmp_path):
     # At the start, and in the summary.
     assert done.stderr.startswith("joulelab: ")
     assert done.stderr.count("[broken] is wrong") == 2
-    assert "99999" not in (out / "trace.bin").read_bytes()[:100000].decode(errors="replace")
+    written = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
+    assert b"geheim" not in written + done.stderr.encode()
 
 
 def test_a_sensor_is_calibrated_against_a_live_meter(home, tmp_path):

@@ -393,6 +393,7 @@ WRONG = [
     ({"address": "x"}, "no known kind"),
     ("tasmota", "not a table"),
     ({"kind": "tasmota", "address": "x", "colour": 1}, "unknown field colour"),
+    ({"kind": "tasmota", "adress": "x"}, "did you mean address?"),
     ({"kind": "tasmota", "address": "ftp://x"}, "http URL"),
     ({"kind": "tasmota", "address": "x:99999"}, "ort"),
     ({"kind": "tasmota", "address": "http://root:geheim@x"}, "user or password"),

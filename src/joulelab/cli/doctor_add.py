@@ -61,6 +61,6 @@ def _print(trial: Trial) -> None:
         step = f" in steps of {quantity(channel.resolution, unit)}" if channel.resolution else ""
         echo(f"{label:22} {ABSENT if value is None else quantity(value, unit)}{step}")
     every = trial.update_period_s
-    text = "too few to see how often they come" if every is None else f"every {duration(every)}"
+    text = "not seen: the value hardly changed" if every is None else f"every {duration(every)}"
     echo(f"{'new values':22} {text}")
     echo(f"{'contains':22} {join_words(trial.channels[0].contains) or 'nothing else'}")

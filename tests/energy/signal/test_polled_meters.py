@@ -137,6 +137,7 @@ def test_a_server_that_takes_three_seconds_has_no_gaps():
     readings = Readings(t_ns, np.full(t_ns.size, 100.0))
     channel, _, interval_s = observed(REDFISH[0], readings, 1.0)
     assert interval_s == pytest.approx(3.1)
+    assert channel.time_uncertainty_s > REDFISH[0].time_uncertainty_s
     curve = energy_curve([Source(channel, readings, interval_s)], np.zeros(0))
     assert not curve.curve.gap.any()
 

@@ -45,9 +45,14 @@ def observed(
     t_s = np.asarray(readings.t_ns[seen] * 1e-9, dtype=np.float64)
     if t_s.size < MIN_READINGS:
         return channel, readings, interval_s
+    expected_s = max(interval_s, channel.update_period_s)
     interval_s = float(np.median(np.diff(t_s)))
     if interval_s <= 0:
-        return channel, readings, channel.update_period_s
+        return channel, readings, expected_s
+    if interval_s > SAME_PERIOD * expected_s and channel.time_uncertainty_s > 0:
+        # It takes long to answer, and its value is of any time between question and answer.
+        off_s = math.hypot(channel.time_uncertainty_s, (interval_s - expected_s) / math.sqrt(12))
+        channel = replace(channel, time_uncertainty_s=off_s)
     if channel.quantity is Quantity.ENERGY:
         return _at_its_steps(channel, readings, seen, interval_s)
     frozen = freezes(channel, readings.value)

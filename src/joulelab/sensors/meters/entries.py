@@ -17,13 +17,13 @@ import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 from msgspec import Meta
 
-from joulelab.errors import UserError
+from joulelab.errors import UserError, nearest
 from joulelab.sensors.sensor import Absence
 from joulelab.storage import home, read_whole
 from joulelab.validation import Finite, InvalidData, Period, Positive, Seconds, convert, parse_toml
@@ -210,7 +210,10 @@ def parse_entry(name: str, table: Any, path: Path) -> AnyEntry:
     except (InvalidData, ValueError) as error:
         reason = str(error).replace("Object missing required field", "it has no")
         reason = reason.replace("Object contains unknown field", "it has an unknown field")
-        raise UserError(f"{where} is wrong", why=reason, hint="fix the entry") from None
+        kind = next(one for one in get_args(AnyEntry) if one.__struct_config__.tag == table["kind"])
+        strange = [key for key in table if key not in (*kind.__struct_fields__, "kind")]
+        hint = nearest(strange[0], kind.__struct_fields__) if strange else "fix the entry"
+        raise UserError(f"{where} is wrong", why=reason, hint=hint) from None
     return entry
 
 
