@@ -11,6 +11,7 @@ from fake_meters import (
     DCMI,
     FAULTS,
     NO_DCMI,
+    Handler,
     constant,
     redfish,
     redfish_supplies,
@@ -113,6 +114,24 @@ def test_plugs_give_power_and_count_joules(name, meter_of):
         assert values(found, 1)[0] == pytest.approx(server.now()[1], abs=step_j + 123 * 1.2)
         assert {"cpu", "gpu", "dram", "node", "psu"} <= set(power.contains)
         assert not reasons(found)
+
+
+@pytest.mark.parametrize("status", [200, 404, 500])
+def test_generations_of_shelly_are_recognised_by_their_answers(status, meter_of, monkeypatch):
+    """Older servers close each connection, and answer for pages that they do not have."""
+    monkeypatch.setattr(Handler, "protocol_version", "HTTP/1.0")
+    answer = Handler.answer
+    monkeypatch.setattr(
+        Handler,
+        "answer",
+        lambda self, found, *rest, **options: answer(
+            self, status if found == 404 else found, *rest, **options
+        ),
+    )
+    with served(shelly_first, constant(50.0)) as server:
+        sensor = meter_of(kind="shelly", address=server.address)
+        assert set(values(collect(sensor, any_of(Reading, 6)))) == {50.0}
+        assert server.requests[-1] == "/meter/0"
 
 
 def test_relays_of_one_plug_are_added_up(meter_of):

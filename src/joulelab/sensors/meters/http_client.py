@@ -199,17 +199,21 @@ class HttpClient:
                 if self._user or any(name in self._headers for name in _TOKEN_HEADERS)
                 else "it wants a user and password: add user, and password_env or password_file"
             )
-            return MeterError(f"{status}: {what}", wait_s=CREDENTIALS_WAIT_S)
-        if status == http.client.NOT_FOUND:
+            return NoAnswerError(f"{status}: {what}", wait_s=CREDENTIALS_WAIT_S)
+        if status in (400, 404, 405, 410, 501):
             return NotFoundError(f"{status}: it has no such page")
         return MeterError(f"it answered {status} {reason[:60]}".strip())
 
-    def _failure(self, error: Exception) -> MeterError:
+    def _failure(self, error: Exception) -> NoAnswerError:
         for kind, text in _FAILURES.items():
             if isinstance(error, kind):
                 values = {"host": self.host, "timeout": f"{self._timeout_s:g}"}
-                return MeterError(text.format(**values, why=_why(error)))
-        return MeterError(f"it does not speak HTTP ({type(error).__name__})")
+                return NoAnswerError(text.format(**values, why=_why(error)))
+        return NoAnswerError(f"it does not speak HTTP ({type(error).__name__})")
+
+
+class NoAnswerError(MeterError):
+    """The server gives no answer, whatever the page."""
 
 
 class NotFoundError(MeterError):
@@ -220,7 +224,8 @@ _FAILURES: dict[type[Exception], str] = {
     TimeoutError: "no answer within {timeout} s",
     ssl.SSLCertVerificationError: "its certificate is not trusted ({why}): name it as ca_file, or "
     "set verify = false",
-    ssl.SSLError: "no secure connection: {why}",
+    ssl.SSLError: "no secure connection ({why}): if the server has none, write http:// before its "
+    "address",
     socket.gaierror: "the host name {host} is unknown",
     ConnectionRefusedError: "{host} refuses the connection: is the address right?",
     ConnectionResetError: "the connection closed without a reply",

@@ -26,7 +26,7 @@ from joulelab.sensors.meters.entries import (
     TasmotaEntry,
     secret,
 )
-from joulelab.sensors.meters.http_client import HttpClient, NotFoundError
+from joulelab.sensors.meters.http_client import HttpClient, NoAnswerError, NotFoundError
 from joulelab.sensors.meters.programs import Program
 from joulelab.sensors.meters.replies import MeterError, number_at, number_in, parse_reply
 from joulelab.sensors.sensor import Quantity
@@ -91,7 +91,9 @@ class HttpReader:
         for page in self._pages(self._client):
             try:
                 values = self._values(page)
-            except NotFoundError as error:
+            except NoAnswerError:
+                raise
+            except MeterError as error:
                 reason = error
                 continue
             if any(isinstance(value, float) for value in values):
