@@ -106,7 +106,7 @@ class Exporter:
             self._machine.close()
 
     def _follow(self, found: Sequence[LiveRecording]) -> None:
-        """Follow the runs that began last, and read on in those that are behind."""
+        """Follow the runs that began last; read on in those that are behind or have ended."""
         live = [one for one in found if one.directory not in self._machine.directories]
         self._running = len(live)
         now_ns = time.monotonic_ns()
@@ -118,7 +118,7 @@ class Exporter:
                 with contextlib.suppress(OSError, TraceError):
                     self._runs[one] = _Run(one, names, is_new=is_new)
         for run in self._runs.values():
-            if run.counters.is_behind:
+            if run.counters.is_behind or not run.has_recorder:
                 run.update(now_ns, self._costs())
 
     def _update(self) -> None:
@@ -177,6 +177,11 @@ class _Run:
         """Whether everything was read, and the recorder was not killed."""
         return not (self.counters.is_behind or self._is_lost)
 
+    @property
+    def has_recorder(self) -> bool:
+        """Whether it is still being recorded."""
+        return psutil.pid_exists(self._recorder_pid)
+
     def is_over(self, now_ns: int) -> bool:
         """Whether there is nothing more to show."""
         return self._is_lost or 0 < self._ended_ns < now_ns - ENDED_S * 1e9
@@ -185,7 +190,7 @@ class _Run:
         """Count up to the latest readings."""
         if self._ended_ns:
             return
-        has_recorder = psutil.pid_exists(self._recorder_pid)
+        has_recorder = self.has_recorder
         try:
             self.counters.update(self._reader, now_ns)
         except (OSError, TraceError):
