@@ -1,10 +1,12 @@
 """Whole-machine meters, read from servers and programs that speak like them."""
 
+import json
 import math
 import os
 import subprocess
 import sys
 import time
+from urllib.parse import urlsplit
 
 import pytest
 from fake_meters import (
@@ -161,7 +163,9 @@ def test_redfish_finds_the_chassis_with_the_reading(meter_of):
         assert sensor.channels[0].component == "node"
         assert set(values(found)) == {344.0}
         assert sensor.reader.findings() == {"chassis": "1U"}
-        assert server.requests.count("/redfish/v1/Chassis") == 1  # Found once.
+        # Found once; without TLS, the password is sent when it is asked for.
+        assert server.requests.count("/redfish/v1/Chassis") == 2
+        assert "Authorization" not in server.headers_seen[0]
 
 
 def test_redfish_reads_newer_metrics_and_single_supplies(meter_of):
@@ -404,6 +408,33 @@ def test_digest_authentication_is_that_of_the_standard(monkeypatch):
         assert f'response="{response}"' in text
     with pytest.raises(MeterError, match="not known"):
         digest(challenge | {"algorithm": "SHA-512-256"}, user, "/", 1)
+
+
+def test_a_password_is_answered_as_digest_where_the_server_wants_that(meter_of, monkeypatch):
+    monkeypatch.setenv("PLUG_PASSWORD", "geheim")
+    challenge = ("WWW-Authenticate", 'Digest realm="plug", nonce="abc", qop="auth"')
+    given = []
+
+    def digest_only(handler):
+        given.append(handler.headers.get("Authorization", ""))
+        if given[-1].startswith("Digest") and handler.server.slow_s == 0:
+            page = shelly_second(urlsplit(handler.path), 50.0, 100.0, None)
+            handler.answer(200, json.dumps(page).encode(), [])
+        else:
+            handler.answer(401, b"", [challenge])
+
+    monkeypatch.setitem(FAULTS, "digest", digest_only)
+    with served(shelly_second) as server:
+        server.fault = "digest"
+        sensor = meter_of(
+            kind="shelly", address=server.address, user="admin", password_env="PLUG_PASSWORD"
+        )
+        found = collect(sensor, any_of(Reading, 4))
+        assert values(found)[0] == 50.0
+        server.slow_s = 1.0  # From now on the answer counts as wrong.
+        found = collect(sensor, any_of(Gap))
+        assert "wrong user or password" in reasons(found)[0]
+    assert not any(one.startswith("Basic") for one in given)
 
 
 WRONG = [

@@ -58,6 +58,8 @@ class HttpClient:
         self._user = user
         self._challenge: dict[str, str] | None = None
         self._uses = 0
+        # Without TLS, a password is not sent unasked: the server may want it hashed.
+        self._is_basic = url.scheme == "https"
         self._verify, self._ca_file = verify, ca_file
         self._connection: http.client.HTTPConnection | None = None
 
@@ -173,18 +175,20 @@ class HttpClient:
             key.lower(): quoted or plain
             for key, quoted, plain in re.findall(r'(\w+)=(?:"([^"]*)"|([^\s,]+))', text)
         }
-        is_digest = response.status == http.client.UNAUTHORIZED and text.lower().startswith(
-            "digest"
-        )
-        if self._user is None or not is_digest or "nonce" not in found:
-            return False
+        is_refused = response.status == http.client.UNAUTHORIZED
+        is_digest = is_refused and text.lower().startswith("digest") and "nonce" in found
+        if self._user is None or not is_digest:
+            is_wanted = is_refused and not self._is_basic
+            self._is_basic = self._is_basic or is_wanted
+            return self._user is not None and is_wanted
         # A challenge that was answered before may have expired, but not one that is new.
         was_answered = self._challenge is not None and self._uses == 1
         self._challenge, self._uses = (None if was_answered else found), 0
+        self._is_basic = False
         return not was_answered
 
     def _authorization(self, target: str) -> dict[str, str]:
-        if self._user is None:
+        if self._user is None or not (self._challenge or self._is_basic):
             return {}
         if self._challenge is None:
             plain = base64.b64encode(":".join(self._user).encode()).decode()
