@@ -211,6 +211,32 @@ print(json.dumps(result))
 """
 
 
+SEVERAL = """
+import pynvml
+pynvml.nvmlInit()
+assert pynvml.nvmlDeviceGetCount() == 3
+for index in range(3):
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    uuid, bus = pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetPciInfo(handle).busId
+    for found in (
+        pynvml.nvmlDeviceGetHandleByUUID(uuid), pynvml.nvmlDeviceGetHandleByPciBusId(bus)
+    ):
+        assert pynvml.nvmlDeviceGetIndex(found) == index
+    print(uuid, pynvml.nvmlDeviceGetPowerUsage(handle))
+"""
+
+
+def test_several_gpus_have_their_own_names_and_the_same_power(library, tmp_path):
+    waveform = standin.write(tmp_path / "w", Waveform.constant(350), standin.Sensor(gpus=3))
+    environment = standin.environment(library, waveform)
+    command = [sys.executable, "-c", SEVERAL]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = [line.split() for line in done.stdout.splitlines()]
+    assert len({uuid for uuid, _ in found}) == 3
+    assert {power_mw for _, power_mw in found} == {"350000"}
+
+
 def test_power_and_speed_follow_limits_and_clocks_set_by_any_process(library, tmp_path):
     controls = standin.Controls(may_set=True, idle_w=60)
     path = tmp_path / "wave.txt"
