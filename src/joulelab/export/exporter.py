@@ -89,7 +89,10 @@ class Exporter:
     def run(self, stop: threading.Event) -> None:
         """Search for runs and measure what no scrape has asked for, until the event is set."""
         while not stop.wait(TICK_S):
-            self.tick()
+            try:
+                self.tick()
+            except Exception as error:  # noqa: BLE001 - a service goes on, and says why it may not
+                report(f"{type(error).__name__}: {error}")
 
     def tick(self) -> None:
         """Do what is due."""

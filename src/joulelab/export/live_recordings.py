@@ -13,7 +13,7 @@ from joulelab.errors import JoulelabError
 from joulelab.recording.trace_format import READINGS_FILE, TEMPORARY
 from joulelab.runs import name_of
 from joulelab.runs.record import read_record
-from joulelab.validation import InvalidData, parse_json
+from joulelab.validation import InvalidData, decode
 from joulelab.watch.sources import header_of, is_this_boot
 
 RECORDER = "joulelab.recording.recorder"
@@ -59,15 +59,22 @@ class LiveRecordings:
         for pid in pids - self._found.keys():
             if self._seen.get(pid, 0) < 2:
                 directory = None
-                with contextlib.suppress(psutil.Error, OSError, InvalidData, LookupError):
+                with contextlib.suppress(psutil.Error, OSError, InvalidData):
                     directory = _recorded_directory(psutil.Process(pid))
                 if directory is None:
                     self._seen[pid] = self._seen.get(pid, 0) + 1
                     continue
-                with contextlib.suppress(JoulelabError, OSError, psutil.Error):
+                with contextlib.suppress(JoulelabError, OSError, psutil.Error, ValueError):
                     if (found := _open(directory, pid)) is not None:
                         self._found[pid] = found
         return list(self._found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Arguments:
+    """What is needed of a recorder's arguments."""
+
+    directory: str
 
 
 def _recorded_directory(process: psutil.Process) -> Path | None:
@@ -75,7 +82,7 @@ def _recorded_directory(process: psutil.Process) -> Path | None:
     command = process.cmdline()
     if RECORDER not in command[-2:-1]:
         return None
-    directory = Path(parse_json(command[-1])["directory"])
+    directory = Path(decode(command[-1], _Arguments).directory)
     return directory if directory.is_absolute() else Path(process.cwd()) / directory
 
 
@@ -83,7 +90,7 @@ def _open(directory: Path, pid: int) -> LiveRecording | None:
     owner = (directory / READINGS_FILE).stat().st_uid
     header = header_of(directory)
     is_own = is_this_boot(header) and owner == psutil.Process(pid).uids().real
-    if not is_own or directory.parent.name.startswith(WATCHER):
+    if not is_own or directory.name.startswith(WATCHER):
         return None
     with contextlib.suppress(JoulelabError):
         record = read_record(directory)
