@@ -12,7 +12,8 @@ The call chain, in order::
         curve = energy_curve(sources, edges_s)     #   energy.signal: ALL signal processing
         curve.energy(start_s, stop_s)              #   energy.signal.curve: joules, uncertainty, gap
       baseline.power(component, source, time_s)    #   energy.baseline: idle power, its drift
-      ComponentEnergy(...)                         #   energy.energy: gross, idle, net, interval
+      ComponentEnergy(...)                         #   energy.component_energy: gross, idle, net
+      Nesting.of(channels)                         #   energy.nesting: what is added, what encloses
     Energy(components=..., absent=..., notes=...)  # energy.energy: the sum, printed and as JSON
 
 Energy is a pure function of trace, window and baseline, for live, finished, crashed, imported and
