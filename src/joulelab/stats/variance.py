@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, optimize, sparse, special, stats
+from scipy.sparse import csgraph
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.integer[Any]]
@@ -29,7 +30,6 @@ LEAST_CELLS = 5
 _FEWEST, _MOST = 0.5, 1000.0
 _FLOOR = 1e-5
 """Smallest variance relative to the median one: the density of smaller ones may be infinite."""
-_ROUNDING = 100  # Sums of many products are off by this many times a number's resolution.
 _DEVIANCE = float(stats.chi2.ppf(0.90, 1)) / 2
 """Drop of the log-likelihood at the end of a one-sided 95 % interval."""
 
@@ -103,11 +103,18 @@ def _block_equations(centred: Array, cells: Codes, blocks: Codes) -> tuple[Array
 
 
 def _least_squares(equations: Array, right: Array) -> tuple[Array, int]:
-    """Solve normal equations; return the least solution and their rank."""
-    values, vectors = linalg.eigh(equations)
-    known = values > max(values[-1], 1.0) * len(values) * np.finfo(float).eps * _ROUNDING
-    along = (vectors.T @ right)[known] / values[known]
-    return np.asarray(vectors[:, known] @ along), int(np.count_nonzero(known))
+    """Solve the normal equations; return a solution and their rank.
+
+    Effects are known up to a constant for blocks that cells connect: one of each such group is 0.
+    """
+    groups, group = csgraph.connected_components(sparse.csr_matrix(equations), directed=False)
+    _, first = np.unique(group, return_index=True)
+    free = np.delete(np.arange(len(right)), first)
+    solution = np.zeros(len(right))
+    if free.size:
+        among = equations[np.ix_(free, free)]
+        solution[free] = linalg.solve(among, right[free], assume_a="pos")
+    return solution, len(right) - int(groups)
 
 
 @dataclass(frozen=True, slots=True)
