@@ -178,7 +178,32 @@ def main() -> None:
         found["studies with a wrong claim"] = int(found["null claimed"] > 0)
         total += found
         print(dict(found), flush=True)
-    print(dict(total))
+    text = table(total)
+    print(text)
+    if chosen.out:
+        command = f"`python -m benchmarks.planted_effects --seeds {chosen.seeds}`"
+        about = f"{command}, whose docstring states what was planted and how it is counted."
+        chosen.out.write_text(f"# Effects of factors that are known\n\n{about}\n\n{text}\n")
+
+
+def table(total: Counter[str]) -> str:
+    """Write the counts of all studies."""
+    kinds = {"effect": "effect", "interaction": "interaction", "null": "nothing"}
+    lines = [
+        "| planted | tested | significant | interval contains the truth |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {total[kind]} | {total[f'{kind} claimed']} | {total[f'{kind} covered']} |"
+        for kind, name in kinds.items()
+    ]
+    wrong = total["studies with a wrong claim"]
+    lines += [
+        "",
+        f"Of {total['studies']} studies, {wrong} claim something that was not planted; "
+        f"{total['wrong sign']} effects have the wrong sign.",
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -387,6 +387,23 @@ def join_words(texts: Sequence[str], conjunction: str = "and") -> str:
     return f"{', '.join(texts[:-1])} {conjunction} {texts[-1]}"
 
 
+def first_words(texts: Sequence[str], most: int, total: int | None = None) -> str:
+    """Join the first texts, and count the others.
+
+    Args:
+        texts: All of them, or at least the first ones.
+        most: The number that is shown.
+        total: How many there are; default: those that are given.
+
+    Example:
+        >>> first_words(["a", "b"], 3), first_words(["a", "b", "c"], 1), first_words(["a"], 3, 9)
+        ('a and b', 'a and 2 more', 'a and 8 more')
+    """
+    shown = list(texts[:most])
+    left = (len(texts) if total is None else total) - len(shown)
+    return join_words([*shown, f"{left:,} more"] if left > 0 else shown)
+
+
 def count(value: int, singular: str, plural: str = "") -> str:
     """Format a count with its noun.
 

@@ -13,7 +13,7 @@ from joulelab.energy.attribution import ALSO_USED
 from joulelab.energy.baseline import BUSY_IDLE
 from joulelab.energy.energy import REPORTED_GAP, Energy
 from joulelab.energy.uncertainty import Metric
-from joulelab.format import count, duration, join_words, number, percent
+from joulelab.format import count, duration, first_words, join_words, number, percent
 from joulelab.runs.shared_machine import Sharing
 from joulelab.sensors.sensor import Provenance
 from joulelab.stats.difference import Cell, Repeats
@@ -109,7 +109,7 @@ def _of_runs(group: Group, metric: Metric) -> list[str]:
             by_text.setdefault(text, []).append(one.name)
     several = len(group.measurements) > 1
     return [
-        f"{group.role}: {text}" + (f" ({_some(names)})" if several else "")
+        f"{group.role}: {text}" + (f" ({first_words(names, MOST_NAMES)})" if several else "")
         for text, names in by_text.items()
     ]
 
@@ -195,8 +195,3 @@ def _count_outliers(repeats: Repeats) -> int:
     if mad == 0 or math.isnan(mad):
         return 0
     return int((_NORMAL_MAD * deviations / mad > OUTLIER).sum())
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - MOST_NAMES
-    return join_words([*names[:MOST_NAMES], f"{more} more"] if more > 0 else names)

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from itertools import pairwise
 
 from joulelab.energy.baseline import BUSY_IDLE
-from joulelab.format import count, percent, quantity, with_interval
+from joulelab.format import count, first_words, percent, quantity, with_interval
 from joulelab.ledger.entries import Entry
 from joulelab.ledger.group import count_records
 from joulelab.runs.shared_machine import Sharing, has_busy_idle
@@ -128,7 +128,7 @@ def _of_sharing(entries: Sequence[Entry], *, own_share: bool) -> list[str]:
     if sharing is None:
         return warnings
     shared = [one for one in entries if one.is_shared]
-    users = f" ({_some(sharing.users)})" if sharing.users else ""
+    users = f" ({first_words(sharing.users, MOST_NAMES)})" if sharing.users else ""
     runs = f"{count(len(shared), 'run')} on shared machines{users}"
     if own_share:
         return [*warnings, f"{runs}: own share counted (estimated)"]
@@ -151,10 +151,5 @@ def _lacking(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
 
 
 def _some_runs(entries: Sequence[Entry]) -> str:
-    return _some([one.run.name for one in entries[:MOST_NAMES]], count_records(entries))
-
-
-def _some(names: Sequence[str], number: int | None = None) -> str:
-    shown = ", ".join(names[:MOST_NAMES])
-    more = (len(names) if number is None else number) - len(names[:MOST_NAMES])
-    return f"{shown} and {more} more" if more > 0 else shown
+    names = [one.run.name for one in entries[:MOST_NAMES]]
+    return first_words(names, MOST_NAMES, count_records(entries))

@@ -19,12 +19,11 @@ from joulelab.report.charts.chart import Chart
 from joulelab.report.charts.style import PHASES, QUANTITIES
 from joulelab.report.first_screen import FirstScreen, first_screen
 from joulelab.report.page_data import page_data
-from joulelab.report.page_template import TABLES, fill_template, scripts
+from joulelab.report.page_template import TABLES, fill_template, page_path, scripts
 from joulelab.report.renderer import Renderer, processes_for
 from joulelab.report.sections import results, study_section, text_table
 from joulelab.report.settings_section import setting_table, settings_sections
 
-PAGE = "report.html"
 SCRIPT = "report.js"
 FINDINGS = "findings.json"
 
@@ -116,14 +115,6 @@ def _readable(directories: Sequence[str | Path]) -> StudyTables:
                 hint="run the study first",
             )
     return tables
-
-
-def page_path(directory: Path, out: str | Path | None) -> Path:
-    """Return the page that ``out`` names, or the one of a directory."""
-    if out is None:
-        return directory / PAGE
-    path = Path(out)
-    return path if path.suffix.lower() in (".html", ".htm") and not path.is_dir() else path / PAGE
 
 
 def _html(

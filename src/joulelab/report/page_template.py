@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -17,6 +18,8 @@ from markupsafe import Markup, escape
 import joulelab
 from joulelab.findings.schema import Finding
 from joulelab.format import interval, quantity, scale
+
+PAGE = "report.html"
 
 TABLES = "tables.js"
 """The script of pages without charts: it sorts the tables of the class ``sortable``."""
@@ -37,6 +40,13 @@ def fill_template(name: str, *, script: str = "", **values: Any) -> str:
     texts = scripts(script) if script else ()
     common = {"version": joulelab.__version__, "policy": _security_policy(texts)}
     return environment().get_template(name).render(scripts=texts, **common, **values)
+
+
+def page_path(directory: Path, out: str | Path | None, name: str = PAGE) -> Path:
+    """Return the page that ``out`` names, or the one in a directory, of this name."""
+    path = Path(out or directory)
+    is_page = out is not None and path.suffix.lower() in (".html", ".htm") and not path.is_dir()
+    return path if is_page else path / name
 
 
 def environment() -> jinja2.Environment:

@@ -16,7 +16,7 @@ from joulelab.findings.paper import (
 )
 from joulelab.findings.tables import StudyTables, write_file
 from joulelab.format import count, join_words
-from joulelab.report.page_template import fill_template
+from joulelab.report.page_template import fill_template, page_path
 
 PAGE = "paper.html"
 H100 = "16 models on an NVIDIA H100"
@@ -54,9 +54,8 @@ def write_paper_page(
         simulated = bool((tables.runs["provenance"] == "simulated").any())
     else:
         rows = read_h100()
-    path = Path(out or (directories[0] if len(directories) == 1 else "joulelab-report"))
-    if path.suffix.lower() not in (".html", ".htm") or path.is_dir():
-        path /= PAGE
+    own = Path(directories[0] if len(directories) == 1 else "joulelab-report")
+    path = page_path(own, out, PAGE)
     write_file(path, page(rows, title=title, simulated=simulated).encode())
     return path, rows
 

@@ -42,9 +42,8 @@ from joulelab.report.facts import (
     interval_text,
     longer_training,
 )
-from joulelab.report.page import page_path
 from joulelab.report.page_data import pack, script_json
-from joulelab.report.page_template import fill_template, scripts
+from joulelab.report.page_template import fill_template, page_path, scripts
 from joulelab.report.provenance import component_name, source_statement
 from joulelab.report.recorded_run import RecordedRun, open_recorded
 from joulelab.report.run_figures import (

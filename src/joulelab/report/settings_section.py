@@ -13,7 +13,7 @@ from joulelab.findings.cell_means import ACCURACY
 from joulelab.findings.factor_effects import COLUMNS
 from joulelab.findings.schema import ENERGIES, records
 from joulelab.findings.summary import level_text, limit_name, varying
-from joulelab.format import ABSENT, interval, number, scale, time_scale
+from joulelab.format import ABSENT, interval, number, scale, time_scale, with_interval
 from joulelab.report.charts.effects import drawn_effects
 from joulelab.report.charts.style import PHASES
 from joulelab.runs import FACTORS, LIMIT_UNITS
@@ -146,15 +146,9 @@ def _change(row: Mapping[str, Any]) -> tuple[str, str]:
     values = [row[end] for end in ("estimate", "low", "high")]
     if row["quantity"] != ACCURACY:
         values = [100 * (value - 1) for value in values]
-    value, low, high = values
-    text = f"{'+' if value > 0 else ''}{number(value, like=_wider(value, low, high))}"
-    return f"{text}{' *' if row['shown'] is True else ''}", interval(low, high, value)
-
-
-def _wider(value: float, low: float, high: float) -> float:
-    """Return the greater of a value and half of its interval, which sets the decimals."""
-    half = (high - low) / 2
-    return max(abs(value), half) if math.isfinite(half) else value
+    text, _, ends = with_interval(*values, level="").partition(" (")
+    signed = f"{'+' if values[0] > 0 else ''}{text}"
+    return f"{signed}{' *' if row['shown'] is True else ''}", ends.removesuffix(")")
 
 
 def _effects(effects: pd.DataFrame, quantities: list[str]) -> Sequence[Section]:

@@ -21,6 +21,7 @@ from joulelab.report.charts.style import (
     chart,
     specification,
     tips,
+    with_each_energy,
     with_text,
 )
 
@@ -93,14 +94,9 @@ def _rows(found: pd.DataFrame) -> pd.DataFrame:
         significant=table["shown"].fillna(value=False).astype(bool),
         measure=table["quantity"].where(~table["quantity"].isin(list(ENERGIES)), "energy"),
     )
-    is_energy = table["measure"] == "energy"
-    energies = table[is_energy]
-    parts = [energies] + [
-        table[~is_energy].assign(quantity=name) for name in energies["quantity"].unique()
-    ]
     columns = ["place", "phase", "quantity", "measure", "effect", "name", "value", "low", "high",
                "n", "significant", "is_interaction"]  # fmt: skip
-    return with_text(pd.concat(parts, ignore_index=True)[columns], "")
+    return with_text(with_each_energy(table)[columns], "")
 
 
 def drawn_effects(found: pd.DataFrame) -> pd.DataFrame:

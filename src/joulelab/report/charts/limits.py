@@ -18,6 +18,7 @@ from joulelab.report.charts.style import (
     model_colour,
     specification,
     tips,
+    with_each_energy,
     with_text,
 )
 
@@ -90,8 +91,6 @@ def _rows(analysis: Analysis) -> pd.DataFrame:
         knee=table["at"] == table["knee_at"],
         measure=is_time.map({True: "time", False: "energy"}),
     )
-    energies = table[~is_time]
-    times = [table[is_time].assign(quantity=name) for name in energies["quantity"].unique()]
     columns = ["curve", "phase", "quantity", "measure", "model", "at"]
-    rows = pd.concat([energies, *times])[[*columns, "value", "low", "high", "n", "knee"]]
+    rows = with_each_energy(table)[[*columns, "value", "low", "high", "n", "knee"]]
     return rows.sort_values(columns, kind="stable", ignore_index=True)

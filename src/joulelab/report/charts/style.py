@@ -135,6 +135,14 @@ def with_text(
     return table.assign(**{into: pd.Series(texts, table.index, dtype="str")})
 
 
+def with_each_energy(table: pd.DataFrame) -> pd.DataFrame:
+    """Repeat rows whose ``measure`` is no energy for each ``quantity`` that a reader selects."""
+    is_energy = table["measure"] == "energy"
+    names = table.loc[is_energy, "quantity"].unique()
+    others = [table[~is_energy].assign(quantity=name) for name in names]
+    return pd.concat([table[is_energy], *others], ignore_index=True)
+
+
 def with_shared(table: pd.DataFrame, measured: pd.DataFrame, *by: str) -> pd.DataFrame:
     """Add the column :data:`SHARED` from the measurements that have the same values in ``by``."""
     most = measured.groupby(list(by), dropna=False)["shared_runs"].max().rename(SHARED)
