@@ -141,16 +141,15 @@ def _phase_finding(part: pd.DataFrame, means: CellMeans) -> Finding:
     differs = n > 1 and replace(mean, value=mean.value - math.log(pair.rule)).p < ALPHA
     has_rule = pair.rule != 1
     if n == 1:
-        answer = f"{text} for {first['model']}"
-        texts = [answer]
+        texts = [f"{text} for {first['model']}"]
+        answer = sentence(texts[0])
         texts += ["more models are needed to test the rule"] if has_rule else []
     else:
         texts = [
             f"{text} (geometric mean of {n} models), {_range(rows, 'estimate')}",
             *_against_rule(pair.rule, rows, mean, part["off_rule"].dropna()),
         ]
-        verb_tested = "differs" if differs else "does not differ"
-        answer = f"{texts[0]}; this {verb_tested} significantly from {pair.rule:g}"
+        answer = " ".join(map(sentence, texts[:2]))
     question = f"Does {phase} {verb_asked} three times {compared}?"
     if not has_rule:
         question = f"How many times {compared} does {phase} {verb_asked}?"
@@ -159,7 +158,7 @@ def _phase_finding(part: pd.DataFrame, means: CellMeans) -> Finding:
         f"ratio.{pair.id}{quantity}",
         question,
         texts,
-        answer=sentence(answer),
+        answer=answer,
         estimate=found.value,
         low=found.low if n > 1 or not has_rule else math.nan,
         high=found.high if n > 1 or not has_rule else math.nan,
