@@ -181,7 +181,7 @@ def main() -> None:
     text = table(total)
     print(text)
     if chosen.out:
-        command = f"`python -m benchmarks.planted_effects --seeds {chosen.seeds}`"
+        command = f"`python -m benchmarks.planted_effects studies --seeds {chosen.seeds}`"
         about = f"{command}, whose docstring states what was planted and how it is counted."
         chosen.out.write_text(f"# Effects of factors that are known\n\n{about}\n\n{text}\n")
 
