@@ -105,6 +105,9 @@ class Finish:
         tracking = start_tracking(self._options.trackers)
         if tracking is None:
             return
+        if not self._options.quiet:
+            text = f"logging to {', '.join(self._options.trackers)}"
+            write_lines([("tracker", text)], sys.stderr)
         for stream in (0, 1):
             os.set_inheritable(stream, True)  # Processes of trackers need open streams.
         for text in tracking.finish(run, trace, estimator):

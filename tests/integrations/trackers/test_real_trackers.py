@@ -263,5 +263,8 @@ def test_tensorboard_has_a_commands_energy_in_the_directory(command, folder, sum
 
 
 def test_the_summary_comes_before_the_trackers(command):
-    assert "record" in command.stderr
-    assert "tracker " not in command.stderr
+    lines = [
+        line for line in command.stderr.splitlines() if line.startswith(("record ", "tracker "))
+    ]
+    assert [line.split()[0] for line in lines] == ["record", "tracker"]
+    assert lines[1].endswith("logging to mlflow, wandb, tensorboard:of-command")
