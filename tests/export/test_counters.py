@@ -14,6 +14,7 @@ from joulelab.export.counters import EnergyCounters
 from joulelab.export.span_counters import OTHER
 from joulelab.recording.trace import TraceReader, read_trace
 from joulelab.recording.trace_spans import Window
+from joulelab.sensors.simulated import Waveform
 
 POLLED = replace(GPU, kind="power", update_period_s=0.25, window_s=0.25)
 
@@ -208,3 +209,15 @@ def test_a_recording_that_has_ended_is_counted_to_its_end_however_late(tmp_path)
     assert shown["gpu:0"] == pytest.approx(truth_j(GPU, 0, 33), rel=2e-3)
     assert shown["cpu:0"] == pytest.approx(60 * 33, rel=2e-3)
     assert followed.spans()["epoch"].duration_s == pytest.approx(31)
+
+
+def test_a_counter_that_stands_still_is_not_measured(tmp_path):
+    followed = Followed(tmp_path)
+    followed.until(40)
+    # Its sensor goes on answering with one value.
+    stuck = replace(CPU, waveform=Waveform.steps([60.0] * 1040 + [0.0] * 4000, step_s=1.0))
+    followed.recording.sources = (GPU, stuck)
+    for elapsed_s in range(45, 200, 5):
+        shown = followed.until(elapsed_s)
+    assert set(shown) == {"gpu:0"}
+    assert followed.counters.is_measured == {"gpu:0": True, "cpu:0": False}

@@ -124,6 +124,12 @@ class EnergyCounters:
         ]
 
     @property
+    def is_measured(self) -> dict[str, bool]:
+        """Whether each component is measured now: its sensor answers, and not with nonsense."""
+        measured = {part.key.component for part in self.parts}
+        return {name: name in measured for name in self.is_up}
+
+    @property
     def spans(self) -> list[SpanPart]:
         """The spans so far, by name."""
         return [] if self._spans is None or self.is_behind else self._spans.parts()
@@ -219,9 +225,10 @@ class EnergyCounters:
         if self.is_up.get(name) is False:
             # A counter knows the energy of the time without readings; others do not.
             later_ns = t_ns[np.searchsorted(t_ns, edge_ns, "right") :]
-            if later_ns.size:
-                settled.append((edge_ns, int(later_ns[0])))
-                edge_ns = settled[-1][1]
+            first_ns = int(later_ns[0]) if later_ns.size else edge_ns
+            if 0 < first_ns - edge_ns <= LONGEST_NS:
+                settled.append((edge_ns, first_ns))
+            edge_ns = first_ns
         until_ns = min(latest_ns, edge_ns + LONGEST_NS)
         self.is_behind |= until_ns < latest_ns
         if (settled_ns := _settled_until_ns(edge_ns, until_ns, settle_ns)) > edge_ns:

@@ -47,7 +47,7 @@ class Exported:
     spans: Sequence[SpanPart] = ()
     emissions_g: float = math.nan
     cost: float = math.nan
-    is_up: Mapping[str, bool] = field(default_factory=dict)
+    is_measured: Mapping[str, bool] = field(default_factory=dict)
     errors: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
@@ -146,7 +146,7 @@ class Exporter:
         return Snapshot(
             machine=Exported(
                 counters.parts, (), self._spent.emissions_g, self._spent.cost,
-                dict(counters.is_up), dict(counters.errors),
+                counters.is_measured, dict(counters.errors),
             ),
             runs={run.name: run.exported() for run in self._runs.values() if run.is_shown},
             running=self._running,

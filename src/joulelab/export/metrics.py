@@ -73,9 +73,9 @@ def _of_machine(snapshot: Snapshot) -> Iterator[Metric]:
         ("component",),
         [_Row((part.key.component,), part.uncertainty) for part in machine.parts])  # fmt: skip
     yield _gauge("joulelab_component_up",
-        "Whether the sensors of a component answer: 1, or 0 while they do not and its other "
-        "series are missing.", ("component",),
-        [_Row((name,), is_up) for name, is_up in machine.is_up.items()])  # fmt: skip
+        "Whether a component is measured: 1, or 0 while its sensors fail and its other series are "
+        "missing.", ("component",),
+        [_Row((name,), is_up) for name, is_up in machine.is_measured.items()])  # fmt: skip
     yield _gauge("joulelab_component_absent_info",
         "A source of energy that was missing when the exporter started, and why.",
         ("component", "source", "reason"),
