@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import pytest
@@ -25,6 +26,8 @@ from fake_meters import (
     tasmota,
     write_ipmitool,
 )
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from joulelab.errors import UserError
 from joulelab.sensors.discovery import discover
@@ -552,6 +555,21 @@ def test_paths_and_patterns():
         number_in("5 W", r"(\d+) kW")
     with pytest.raises(MeterError, match="not JSON"):
         parse_reply(b'{"a": 1')
+
+
+REPLIES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab0"), inner),
+    max_leaves=8,
+)
+
+
+@given(REPLIES.map(lambda one: json.dumps(one).encode()) | st.binary(max_size=30))
+@example(b"1" * 5000)
+@example(b"[" * 100_000)
+def test_any_reply_is_a_number_or_a_reason(data):
+    with suppress(MeterError):  # No other error.
+        assert isinstance(number_at(parse_reply(data), "a[0].b"), float)
 
 
 def test_an_interrupted_process_ends_at_once(home):
