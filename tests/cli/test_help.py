@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from joulelab.cli.group import app
 
 VERBS = {
-    "Add", "Build", "Calibrate", "Compare", "Compute", "Create", "Delete", "Find", "Fit",
+    "Add", "Build", "Calibrate", "Compare", "Compute", "Create", "Delete", "Export", "Find", "Fit",
     "Forecast", "List", "Measure", "Predict", "Print", "Rank", "Report", "Save", "Set", "Show",
     "Test", "Write",
 }  # fmt: skip

@@ -29,6 +29,7 @@ ARGUMENTS = {
 ADDITIONS = {
     "idle": "--seconds 0.5",
     "watch": "--once",
+    "export": "--textfile joulelab.prom --once",
     "study": "--list",
     "forecast": "--json",
     "llm bench": "--concurrency 1 --requests 2 --output-tokens 4 --idle 0.2",
