@@ -16,6 +16,9 @@ from typing import Any
 import psutil
 
 from joulelab.sensors.host_hardware import Dimm, chip_tdp_w, known_dimms, processors
+from joulelab.sensors.hwmon import list_driver_gpus
+from joulelab.sensors.hwmon_gpus import GPU_DRIVERS
+from joulelab.sensors.hwmon_gpus import Gpu as DriverGpu
 from joulelab.sensors.interfaces import system_root
 from joulelab.sensors.nvml import Board, list_boards
 from joulelab.sensors.nvml_binding import ANSWER_S, NvmlError, call, within
@@ -109,7 +112,8 @@ class Machine:
             rows["GPU" if len(self.gpus) == 1 else f"GPU {gpu.index}"] = _gpu_text(gpu)
         if self.gpus:
             driver, cuda = self.gpus[0].driver, self.gpus[0].cuda_version
-            rows["Driver"] = f"NVIDIA {driver or 'unknown'}, CUDA {cuda or 'unknown'}"
+            nvidia = f"NVIDIA {driver or 'unknown'}, CUDA {cuda or 'unknown'}"
+            rows["Driver"] = f"{driver}, in Linux" if driver in GPU_DRIVERS else nvidia
         rows["System"] = f"{self.os}, Linux {self.kernel}" if self.os else "unknown"
         if self.virtualization:
             rows["Runs in"] = self.virtualization
@@ -182,9 +186,26 @@ def describe(visible: str | None = None, device_order: str | None = None) -> Mac
 
 def _gpus(visible: str | None, device_order: str | None) -> tuple[Gpu, ...]:
     try:
-        return within(ANSWER_S, partial(_visible_gpus, visible, device_order))
+        nvidia = within(ANSWER_S, partial(_visible_gpus, visible, device_order))
     except NvmlError:
-        return ()
+        nvidia = ()
+    others = list_driver_gpus([f"gpu:{gpu.index}" for gpu in nvidia])
+    return (*nvidia, *map(_driver_gpu, others))
+
+
+def _driver_gpu(gpu: DriverGpu) -> Gpu:
+    limit_w, default_w = gpu.power_limits_w
+    return Gpu(
+        index=gpu.number,
+        name=gpu.model,
+        uuid=gpu.device.text("unique_id") or gpu.device.identity,
+        memory_bytes=gpu.device.number("mem_info_vram_total"),
+        power_limit_w=limit_w,
+        default_power_limit_w=default_w,
+        driver=gpu.device.driver,
+        cuda_version=None,
+        mig=None,
+    )
 
 
 def _visible_gpus(visible: str | None, device_order: str | None) -> tuple[Gpu, ...]:

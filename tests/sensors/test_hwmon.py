@@ -6,8 +6,10 @@ import time
 import pytest
 from live_hwmon import LiveFiles, Tree, Wave
 
+from joulelab.machine import describe
 from joulelab.sensors import discovery, hwmon
 from joulelab.sensors.hwmon import discover_hwmon
+from joulelab.sensors.nvml import NO_GPU
 from joulelab.sensors.plausibility import max_power_w
 from joulelab.sensors.sensor import Gap, Quantity, Reading
 
@@ -83,6 +85,14 @@ def test_a_die_without_a_meter_belongs_to_the_other_die_of_its_module(tree, show
     _, absent = found_in(tree)
     assert [one.component for one in absent] == dies
     assert f"{meters[1]}, which measures both dies" in absent[1].reason
+
+
+def test_gpus_of_two_models_are_not_dies_of_one_module(tree):
+    silent = tree.amdgpu("0000:c0:00.0")
+    (silent.parents[1] / "device").write_text("0x744c\n")
+    tree.amdgpu("0000:c1:00.0", STEADY)
+    assert contents(tree) == {"gpu:1": ()}
+    assert "shows no power" in found_in(tree)[1][0].reason
 
 
 def test_a_gpu_that_sleeps_has_power_when_it_wakes_up(tree, monkeypatch):
@@ -463,3 +473,28 @@ def test_observed_periods_are_used_where_values_show_them(tree, monkeypatch):
     for sensor in (one for one in sensors if one.channels[0].gives_energy):
         counts = [len(sensor.read()) for _ in range(2)]
         assert counts[0] > counts[1] == 1
+
+
+def test_the_machine_names_its_gpus_as_their_components(tree, monkeypatch):
+    path = tree.amdgpu("0000:0a:00.0", STEADY, cap_w=300)
+    (path.parents[1] / "product_name").write_text("AMD Instinct MI210\n")
+    (path.parents[1] / "mem_info_vram_total").write_text(f"{2**36}\n")
+    path = tree.amdgpu("0000:0c:00.0", STEADY, cap_w=250)
+    (path.parents[1] / "vendor").write_text("0x1002\n")
+    tree.live.write()
+    monkeypatch.setenv("JOULELAB_SYSFS", str(tree.root))
+    first, second = (gpu for gpu in describe().gpus if gpu.driver == "amdgpu")
+    assert (first.index, first.name, first.power_limit_w) == (0, "AMD Instinct MI210", 300.0)
+    assert (first.memory_bytes, first.uuid) == (2**36, "0000:0a:00.0")
+    assert (second.index, second.name) == (1, "AMD GPU 1002:740c")
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "1")
+    assert [gpu.index for gpu in describe().gpus] == [1]
+
+
+def test_no_gpu_is_said_to_be_missing_next_to_one(tree, monkeypatch):
+    tree.amdgpu("0000:0a:00.0", STEADY)
+    tree.live.write()
+    monkeypatch.setenv("JOULELAB_SYSFS", str(tree.root))
+    assert NO_GPU not in {one.reason for one in discovery.discover(["gpu"]).absent}
+    monkeypatch.setenv("JOULELAB_SYSFS", str(tree.root / "none"))
+    assert NO_GPU in {one.reason for one in discovery.discover(["gpu"]).absent}

@@ -177,8 +177,8 @@ def read_studies(
 
 def read_study_run(directory: Path) -> Run:
     """Read one run of a study, with net energies from the idle runs next to it."""
-    beside = filter(_is_named_idle, directory.resolve().parent.iterdir())
-    return _net(read_run(directory), _baselines(_read_runs(beside, [])))
+    idle_runs = filter(_is_named_idle, directory.resolve().parent.iterdir())
+    return _net(read_run(directory), _baselines(_read_runs(idle_runs, [])))
 
 
 def idle_points(run: Run) -> list[IdlePoint]:

@@ -20,7 +20,7 @@ from joulelab.sensors.host import HostSensor
 from joulelab.sensors.host_hardware import chip_tdp_w, cpu_limit, known_dimms, processors
 from joulelab.sensors.hwmon import HwmonSensor, discover_hwmon
 from joulelab.sensors.meters import discover_meters
-from joulelab.sensors.nvml import discover_gpus
+from joulelab.sensors.nvml import NO_GPU, discover_gpus
 from joulelab.sensors.plausibility import implausible, max_power_w
 from joulelab.sensors.rapl import discover_rapl
 from joulelab.sensors.sensor import (
@@ -78,6 +78,8 @@ def discover(request: Sequence[str] | None = None) -> Discovery:
     if chosen_gpus and "gpu" not in names:
         sensors, absent = _chosen(sensors, absent, chosen_gpus)
     measured = {component.partition(":")[0] for component in _components(sensors)}
+    if "gpu" in measured or any(one.component.startswith("gpu:") for one in absent):
+        absent = [one for one in absent if one.reason != NO_GPU]
     sensors += _estimates([kind for kind in kinds if kind not in measured])
     if "host" in names:
         sensors.append(HostSensor())

@@ -165,10 +165,7 @@ def _discover(
     if not devices:
         return [], []
     first = _gpus_of_others(found, root)
-    gpus = [
-        Gpu(device, first + position)
-        for position, device in enumerate(one for one in devices if one.driver in GPU_DRIVERS)
-    ]
+    gpus = _number_gpus(devices, first)
     by_driver = {name: [one for one in devices if one.driver == name] for name in DRIVERS}
     jetson = [one for name in JETSON_DRIVERS for one in by_driver[name]]
     count = first + len(gpus)
@@ -197,6 +194,32 @@ def _discover(
     return _sensors(readable, root), absent
 
 
+def list_driver_gpus(found: Collection[str]) -> list[Gpu]:
+    """List the GPUs of AMD and Intel that this process may use.
+
+    Args:
+        found: Components of other GPUs: these are numbered after theirs.
+    """
+
+    def gpus() -> list[Gpu]:
+        root = system_root()
+        devices = list_devices(root, GPU_DRIVERS)
+        numbered = _number_gpus(devices, _gpus_of_others(found, root) if devices else 0)
+        amd = [one for one in numbered if one.device.driver == AMD_DRIVER]
+        hidden = [one for one in amd if one not in _visible_amd_gpus(amd)[0]]
+        return [one for one in numbered if one not in hidden]
+
+    try:
+        return within(ANSWER_S, gpus)
+    except (NvmlError, OSError):
+        return []
+
+
+def _number_gpus(devices: Sequence[Device], first: int) -> list[Gpu]:
+    gpus = (one for one in devices if one.driver in GPU_DRIVERS)
+    return [Gpu(device, number) for number, device in enumerate(gpus, first)]
+
+
 def _is_wanted(component: str, kinds: Collection[str]) -> bool:
     kind = component.partition(":")[0]
     return not {kind, *kind.split("+")}.isdisjoint(kinds)
@@ -220,21 +243,9 @@ def _gpus_of_others(found: Collection[str], root: Path) -> int:
 
 
 def _visible_amd_meters(gpus: Sequence[Gpu]) -> Found:
-    """Return the meters of the GPUs that AMD's variables allow.
-
-    ``HIP_VISIBLE_DEVICES`` counts those that ``ROCR_VISIBLE_DEVICES`` leaves.
-    """
+    """Return the meters of the GPUs that AMD's variables allow."""
     meters, absent = amd_meters(gpus)
-    visible = list(gpus)
-    reasons = []
-    for variable in AMD_VARIABLES:
-        identities = [
-            GpuIdentity(index, f"GPU-{gpu.device.text('unique_id')}")
-            for index, gpu in enumerate(visible)
-        ]
-        chosen = visible_gpus(os.environ.get(variable), identities, variable=variable)
-        visible = [visible[index] for index in chosen.indices]
-        reasons += [chosen.reason] if chosen.reason else []
+    visible, reasons = _visible_amd_gpus(gpus)
     allowed = {gpu.component for gpu in visible}
     others = {gpu.component for gpu in gpus} - allowed
     hint = f"unset {' and '.join(AMD_VARIABLES)}"
@@ -247,6 +258,24 @@ def _visible_amd_meters(gpus: Sequence[Gpu]) -> Found:
         [one for one in absent if one.component not in others]
         + [Absence("gpu", AMD_DRIVER, reason, hint) for reason in reasons if gpus],
     )
+
+
+def _visible_amd_gpus(gpus: Sequence[Gpu]) -> tuple[list[Gpu], list[str]]:
+    """Return the GPUs that AMD's variables allow, and why they allow none.
+
+    ``HIP_VISIBLE_DEVICES`` counts those that ``ROCR_VISIBLE_DEVICES`` leaves.
+    """
+    visible = list(gpus)
+    reasons = []
+    for variable in AMD_VARIABLES:
+        identities = [
+            GpuIdentity(index, f"GPU-{gpu.device.text('unique_id')}")
+            for index, gpu in enumerate(visible)
+        ]
+        chosen = visible_gpus(os.environ.get(variable), identities, variable=variable)
+        visible = [visible[index] for index in chosen.indices]
+        reasons += [chosen.reason] if chosen.reason else []
+    return visible, reasons
 
 
 def _refusal(meter: Meter) -> Absence | None:

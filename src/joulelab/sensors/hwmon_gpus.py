@@ -40,6 +40,23 @@ class Gpu:
         """``"gpu:N"``."""
         return f"gpu:{self.number}"
 
+    @property
+    def model(self) -> str:
+        """The product's name where the driver shows it, otherwise its PCI identifiers."""
+        if name := self.device.text("product_name"):
+            return name
+        maker = "AMD" if self.device.driver == AMD_DRIVER else "Intel"
+        numbers = (self.device.text(one).removeprefix("0x") for one in ("vendor", "device/device"))
+        return f"{maker} GPU {':'.join(numbers)}".removesuffix(" :")
+
+    @property
+    def power_limits_w(self) -> tuple[float | None, float | None]:
+        """Its power limit and the limit's default; ``None`` where the driver shows none."""
+        names = (("power1_cap", "power1_max"), ("power1_cap_default", "power1_rated_max"))
+        found = (filter(None, (self.device.number(one) for one in some)) for some in names)
+        set_w, default_w = (next((value * MICRO for value in some), None) for some in found)
+        return set_w, default_w
+
 
 def part_of(gpus: int, parts: int, number: int) -> tuple[str, ...]:
     """Name the GPUs that belong to one of several equal parts of a machine, in their order.
@@ -67,11 +84,11 @@ def amd_meters(gpus: Sequence[Gpu]) -> Found:
             continue
         # Two dies of a module follow each other.
         near = (position ^ 1, *range(position - 1, -1, -1), *range(position + 1, len(gpus)))
-        model = gpu.device.text("device")
+        model = gpu.device.text("device/device")
         others = (
             gpus[k].component
             for k in near
-            if k < len(gpus) and files[k] and gpus[k].device.text("device") == model
+            if k < len(gpus) and files[k] and gpus[k].device.text("device/device") == model
         )
         if other := next(others, None):
             shared.setdefault(other, []).append(gpu.component)

@@ -62,7 +62,7 @@ MAX_CALL_NS = 200_000_000
 """A value from a longer call has no time: the driver may have read it at any moment of the call."""
 
 NVIDIA_VENDOR = "0x10de"  # PCI identifier.
-NO_GPU = "none on this machine (NVIDIA GPUs are looked for)"
+NO_GPU = "none on this machine (GPUs of NVIDIA, AMD and Intel are looked for)"
 NO_LIBRARY_HINT = (
     "install the NVIDIA driver; in a container: docker run --gpus all with "
     "NVIDIA_DRIVER_CAPABILITIES=compute,utility"
