@@ -188,6 +188,16 @@ def test_a_counter_that_updates_each_minute_counts_no_minute_as_a_second():
     assert energy.interval_j[0] < 400 * 60 < energy.interval_j[1]
 
 
+@pytest.mark.parametrize("begin_s", np.arange(0.0, 1.0, 0.1))
+def test_a_counter_that_is_asked_nearly_in_step_loses_nothing_at_the_ends(begin_s):
+    fine = channels(kind="http-json", energy="e", energy_unit="Wh")
+    t_s = 10 + begin_s + 1.03 * np.arange(60)
+    counted = [Reading(round(t * 1e9), 0, float(np.floor(t)) * 200.0) for t in t_s]
+    (energy,) = EnergyEstimator(Trace.of(fine, counted)).energies([Window(13 * 10**9, 68 * 10**9)])
+    assert energy.components["plug:m"].gap_s < 0.5
+    assert energy.interval_j[0] < 55 * 200 < energy.interval_j[1]
+
+
 def test_a_frozen_meter_of_a_noisy_load_is_a_gap():
     rng = np.random.default_rng(4)
     value = np.round(300 + rng.normal(0, 8, 120), 1)

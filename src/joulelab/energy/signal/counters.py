@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.energy.signal.implausible_power import MAX_LATENCY_S
-from joulelab.energy.signal.polled_meters import observed
+from joulelab.energy.signal.polled_meters import SLOW_S, observed
 from joulelab.energy.signal.timestamp_alignment import (
     GAP_FACTOR,
     Bools,
@@ -308,6 +308,10 @@ def update_times(t: Floats, energy: Floats, period_s: float) -> CounterUpdates |
     left_out_s = np.diff(t[position])[np.diff(position) > 1]
     longest_s = MAX_AMBIGUOUS_UPDATES * max(period_s, float(np.median(np.diff(t))))
     if not sure.any() or np.max(left_out_s, initial=0.0) > longest_s:
+        return None
+    at_ends_s = max(t[position[1]] - t[0], t[-1] - t[position[-2]])
+    if period_s >= SLOW_S and at_ends_s > GAP_FACTOR * max(period_s, float(np.median(np.diff(t)))):
+        # What a slow meter counted after its last sure update is seconds of energy.
         return None
     keep = sure.copy()
     keep[sure] = np.diff(time_s[sure], prepend=-math.inf) > period_s / 2
