@@ -151,6 +151,7 @@ class EnergyEstimator:
         for every in self._read(windows, reasons):
             for part, sums in zip(map(every.part, chosen), found, strict=True):
                 self._add_up(part, sums)
+            del every, part
         return [
             self.nested(
                 Energy(
@@ -207,27 +208,36 @@ class EnergyEstimator:
         reasons |= self._left_out
         on_host_s = windows.seconds("host")
         for component in sorted(self._sources):
-            times_s, off_s = on_host_s, None
-            if windows.device is not None:
-                times_s = windows.seconds(component)
-            if component.startswith("gpu"):
-                off_s = windows.device_uncertainty_s
-            curve_of = functools.partial(self._curve, component)
-            found = span_energies(self._sources[component], curve_of, times_s, off_s)
-            if found is None:
-                reasons[component] = self._failures.get(component) or reason_for_absence(
-                    self._trace, self._incidents, component
-                )
-                continue
-            # One source was absent, but another gave readings.
-            reasons.pop(component, None)
-            reasons.pop(component.partition(":")[0], None)
-            if times_s.size == 0:
-                continue
-            curve, energies = found
-            shares = self._attribution.shares(component, times_s)
-            incidents = [*self._refused.get(component, ()), *curve.incidents]
-            yield _Spans(curve.channel, times_s, energies, shares, incidents)
+            spans = self._spans_of(component, windows, on_host_s, reasons)
+            if spans is not None:
+                yield spans
+            # Not while the next component is read.
+            del spans
+
+    def _spans_of(
+        self, component: str, windows: Windows, on_host_s: Floats, reasons: dict[str, str]
+    ) -> _Spans | None:
+        times_s, off_s = on_host_s, None
+        if windows.device is not None:
+            times_s = windows.seconds(component)
+        if component.startswith("gpu"):
+            off_s = windows.device_uncertainty_s
+        curve_of = functools.partial(self._curve, component)
+        found = span_energies(self._sources[component], curve_of, times_s, off_s)
+        if found is None:
+            reasons[component] = self._failures.get(component) or reason_for_absence(
+                self._trace, self._incidents, component
+            )
+            return None
+        # One source was absent, but another gave readings.
+        reasons.pop(component, None)
+        reasons.pop(component.partition(":")[0], None)
+        if not len(windows):
+            return None
+        curve, energies = found
+        shares = self._attribution.shares(component, times_s)
+        incidents = [*self._refused.get(component, ()), *curve.incidents]
+        return _Spans(curve.channel, times_s, energies, shares, incidents)
 
     def _component(self, spans: _Spans) -> ComponentEnergy:
         """Add up: gain, offset and baseline are one error in all spans, edges are independent."""
