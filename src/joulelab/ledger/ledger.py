@@ -256,8 +256,14 @@ def read_ledger(
     if tables or table_file is not None:
         if own_share:
             raise UserError("--own-share and tables cannot be combined", why="tables lack shares")
-        options = {"project": project, "phase": phase, "since": since, "until": until}
-        options |= {"over_time": over_time, "most_shown": None if every_record else MOST_SHOWN}
+        options: dict[str, Any] = {
+            "project": project,
+            "phase": phase,
+            "since": since,
+            "until": until,
+            "over_time": over_time,
+            "most_shown": None if every_record else MOST_SHOWN,
+        }
         priced = price_entries(distinct, on_error)
         return _of_tables(tables, priced, copies, by, options, table_file)
     selected, undated = select_entries(
