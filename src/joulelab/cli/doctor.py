@@ -21,13 +21,7 @@ from joulelab.format import ABSENT, duration, quantity
 from joulelab.machine import Machine, describe
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
-from joulelab.sensors.discovery import (
-    SETTLE_S,
-    ChannelNow,
-    discover,
-    present_values,
-    read_moment,
-)
+from joulelab.sensors.discovery import SETTLE_S, ChannelNow, discover, present_values, read_moment
 from joulelab.sensors.meters.entries import KINDS
 from joulelab.sensors.sensor import (
     Absence,

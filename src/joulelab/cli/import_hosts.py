@@ -9,13 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from joulelab.cli.output import (
-    output_console,
-    print_json,
-    progress,
-    value_table,
-    write_csv,
-)
+from joulelab.cli.output import output_console, print_json, progress, value_table, write_csv
 from joulelab.format import count, duration, percent, quantity, watt_hours, with_interval
 from joulelab.logs.columns import LogOptions
 from joulelab.logs.recorded_fleet import (

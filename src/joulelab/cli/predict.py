@@ -9,14 +9,7 @@ import click
 
 from joulelab.carbon.site import Site
 from joulelab.carbon.token_costs import token_costs
-from joulelab.cli.options import (
-    BATCH_SIZE,
-    CLASSES,
-    INPUT,
-    PROFILE,
-    complete_model,
-    site_options,
-)
+from joulelab.cli.options import BATCH_SIZE, CLASSES, INPUT, PROFILE, complete_model, site_options
 from joulelab.cli.output import (
     csv_text,
     output_console,
@@ -25,21 +18,8 @@ from joulelab.cli.output import (
     value_table,
     write_csv,
 )
-from joulelab.format import (
-    count,
-    duration,
-    number,
-    quantity,
-    sentence,
-    time_scale,
-    with_interval,
-)
-from joulelab.models.registry import (
-    PAPER_INPUT,
-    canonical_name,
-    default_input_shape,
-    require_torch,
-)
+from joulelab.format import count, duration, number, quantity, sentence, time_scale, with_interval
+from joulelab.models.registry import PAPER_INPUT, canonical_name, default_input_shape, require_torch
 from joulelab.uncertain import Ratio
 
 if TYPE_CHECKING:

@@ -11,12 +11,7 @@ import click
 from joulelab.cli.options import BATCH_SIZE, CLASSES, INPUT, PHASE, PROFILE, complete_model
 from joulelab.cli.output import echo, output_console, print_json, progress, value_table
 from joulelab.format import number, with_interval
-from joulelab.models.registry import (
-    PAPER_INPUT,
-    canonical_name,
-    default_input_shape,
-    require_torch,
-)
+from joulelab.models.registry import PAPER_INPUT, canonical_name, default_input_shape, require_torch
 
 if TYPE_CHECKING:
     from joulelab.predict.prediction import RankedModel
@@ -59,10 +54,7 @@ def command(
     if not models and study is None:
         raise click.UsageError("give MODEL or --study")
     if study is not None:
-        from joulelab.predict.measurements import (  # noqa: PLC0415 - imports pandas
-            compare_with_study,
-            study_models,
-        )
+        from joulelab.predict.measurements import compare_with_study, study_models  # noqa: PLC0415 - imports pandas
 
         models = models or tuple(study_models(study))
     names = dict.fromkeys(map(canonical_name, models))

@@ -10,13 +10,7 @@ from html import escape
 from typing import Any, NotRequired, TypedDict
 
 from joulelab.energy.component_energy import ComponentEnergy, StoredComponent, sensor_of
-from joulelab.energy.nesting import (
-    MACHINE,
-    UNMETERED_IN_NODE,
-    Enclosure,
-    enclosures,
-    kind_of,
-)
+from joulelab.energy.nesting import MACHINE, UNMETERED_IN_NODE, Enclosure, enclosures, kind_of
 from joulelab.format import (
     duration,
     finite_or_none,

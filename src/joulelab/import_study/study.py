@@ -18,14 +18,7 @@ from joulelab.energy.energy import total
 from joulelab.energy.estimator import energies_of, mean_reading
 from joulelab.errors import StoreError, UserError
 from joulelab.import_study.descriptions import Sample, canonical_names, characteristics_of
-from joulelab.import_study.run_spans import (
-    RESULTS,
-    Cell,
-    IdleRun,
-    RunSpan,
-    group_cells,
-    group_idle,
-)
+from joulelab.import_study.run_spans import RESULTS, Cell, IdleRun, RunSpan, group_cells, group_idle
 from joulelab.logs.power_log import Log
 from joulelab.machine import Machine
 from joulelab.recording.trace import RECORD

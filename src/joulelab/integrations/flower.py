@@ -35,15 +35,7 @@ from joulelab.carbon.site import Site
 from joulelab.energy.data_exchange import DataVolume
 from joulelab.energy.uncertainty import component_own_share
 from joulelab.errors import JoulelabError, UserError
-from joulelab.format import (
-    count,
-    duration,
-    interval,
-    joules,
-    number,
-    percent,
-    quantity,
-)
+from joulelab.format import count, duration, interval, joules, number, percent, quantity
 from joulelab.machine import machine_identity
 from joulelab.meter import Meter
 from joulelab.recording.launcher import host_name

@@ -13,13 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from joulelab.energy.signal import (
-    AVERAGE_S,
-    INSPECTED_READINGS,
-    Pace,
-    is_moving_average,
-    pace_of,
-)
+from joulelab.energy.signal import AVERAGE_S, INSPECTED_READINGS, Pace, is_moving_average, pace_of
 from joulelab.errors import UserError
 from joulelab.format import count
 from joulelab.logs.cells import Floats

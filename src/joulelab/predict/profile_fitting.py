@@ -37,13 +37,7 @@ from joulelab.predict.device_model import (
 from joulelab.predict.hardware_profile import HardwareProfile, MeasuredRange
 from joulelab.predict.measurements import Measurement, read_measured
 from joulelab.predict.step_tracing import trace_cases
-from joulelab.predict.steps import (
-    KINDS,
-    Booleans,
-    OperatorTable,
-    TracedStep,
-    tabulate_operators,
-)
+from joulelab.predict.steps import KINDS, Booleans, OperatorTable, TracedStep, tabulate_operators
 
 DURATION_SCATTER = 0.08
 """Standard deviation of the logarithm of a measured duration about the model. Hosts vary most."""

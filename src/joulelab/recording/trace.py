@@ -18,12 +18,7 @@ from numpy.typing import NDArray
 from joulelab.errors import TraceError
 from joulelab.format import count
 from joulelab.recording.span_columns import SpanColumns, SpanTable
-from joulelab.recording.trace_format import (
-    CHECK,
-    EVENTS_FILE,
-    READINGS_FILE,
-    RECORD_SIZE,
-)
+from joulelab.recording.trace_format import CHECK, EVENTS_FILE, READINGS_FILE, RECORD_SIZE
 from joulelab.recording.trace_schema import parse_event, parse_header, read_header_line
 from joulelab.recording.trace_spans import SpanFold, TraceSpan
 from joulelab.sensors.sensor import Absence, Channel, Gap, Reading

@@ -26,13 +26,7 @@ from joulelab.ledger.text import (
     split_tables,
     top_consumer_table,
 )
-from joulelab.report.charts.style import (
-    NUMBER,
-    QUIET,
-    SERIES_COLOURS,
-    chart,
-    specification,
-)
+from joulelab.report.charts.style import NUMBER, QUIET, SERIES_COLOURS, chart, specification
 from joulelab.report.page_template import TABLES, fill_template
 from joulelab.report.svg_figure import draw_svg
 

@@ -37,13 +37,7 @@ from joulelab.llm.text import (
 )
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
-from joulelab.report.charts.style import (
-    INK,
-    NUMBER,
-    SERIES_COLOURS,
-    chart,
-    specification,
-)
+from joulelab.report.charts.style import INK, NUMBER, SERIES_COLOURS, chart, specification
 from joulelab.report.page_template import fill_template
 from joulelab.report.svg_figure import draw_svg
 from joulelab.uncertain import Ratio

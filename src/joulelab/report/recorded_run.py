@@ -21,14 +21,7 @@ from joulelab.recording.trace_format import READINGS_FILE
 from joulelab.run.saved_summary import epoch_groups, read_summary
 from joulelab.run.summary import Epoch, Summary
 from joulelab.runs.hosts import DistributedJob, HostRecording, gather
-from joulelab.runs.record import (
-    Run,
-    SpanTotal,
-    is_recording,
-    is_run,
-    read_run,
-    sum_of_known,
-)
+from joulelab.runs.record import Run, SpanTotal, is_recording, is_run, read_run, sum_of_known
 from joulelab.runs.selection import saved_run
 from joulelab.runs.span_tree import SpanNode, run_extent, run_trace, span_tree
 from joulelab.runs.stored_records import Status

@@ -13,25 +13,11 @@ import pandas as pd
 from markupsafe import Markup
 
 from joulelab.findings.tables import write_file
-from joulelab.format import (
-    count,
-    interval,
-    number,
-    percent,
-    scale,
-    sentence,
-    time_scale,
-)
+from joulelab.format import count, interval, number, percent, scale, sentence, time_scale
 from joulelab.report.charts.axes import Axis
 from joulelab.report.charts.chart import LABEL, filled
 from joulelab.report.charts.point_labels import name_layers, with_labels
-from joulelab.report.charts.style import (
-    INK,
-    QUIET,
-    SERIES_COLOURS,
-    chart,
-    specification,
-)
+from joulelab.report.charts.style import INK, QUIET, SERIES_COLOURS, chart, specification
 from joulelab.report.page_template import fill_template
 from joulelab.report.svg_figure import draw_svg
 from joulelab.sensors.sensor import Provenance

@@ -17,14 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from joulelab.errors import JoulelabError, StoreError, UserError
 from joulelab.run.options import Options, parse
-from joulelab.run.process import (
-    end_as,
-    environment,
-    release_streams,
-    start,
-    take_signals,
-    wait_for,
-)
+from joulelab.run.process import end_as, environment, release_streams, start, take_signals, wait_for
 from joulelab.runs import NO_ARGUMENTS, name_of, new_run_id
 from joulelab.sensors.interfaces import InterfaceBytes, interfaces_now
 from joulelab.storage import file_errors, home, make_private_directories, writing

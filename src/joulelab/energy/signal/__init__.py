@@ -50,18 +50,9 @@ from joulelab.energy.signal.change_points import (
     joined,
     split_at_change_points,
 )
-from joulelab.energy.signal.counters import (
-    NO_TIMES,
-    counter_faults,
-    counter_intervals,
-    unread,
-)
+from joulelab.energy.signal.counters import NO_TIMES, counter_faults, counter_intervals, unread
 from joulelab.energy.signal.curve import EnergyCurve
-from joulelab.energy.signal.implausible_power import (
-    glitches,
-    implausible_power_w,
-    without_glitches,
-)
+from joulelab.energy.signal.implausible_power import glitches, implausible_power_w, without_glitches
 from joulelab.energy.signal.polled_meters import freezes, observed
 from joulelab.energy.signal.power_states import split_by_state
 from joulelab.energy.signal.reconciliation import (
