@@ -130,6 +130,25 @@ def test_a_component_that_is_lost_for_good_does_not_end_the_energy_of_the_others
 
 
 @pytest.mark.usefixtures("short_stretches")
+def test_gpus_of_other_jobs_are_left_out_however_long_ago_the_job_began(tmp_path):
+    other = replace(GPU, component="gpu:1")
+    gpus = {"gpu:0": ["GPU-a"], "gpu:1": ["GPU-b"]}
+    recording = Recording(tmp_path, (GPU, other), gpus=gpus)
+    recording.writer.event(
+        event="joined", pid=7, t_ns=round(BEGIN_S * 1e9), gpus=["gpu:0"], gpus_on_host="1",
+        launch={"launcher": "torchrun", "job": "1", "rank": 0, "local_rank": 0},
+    )  # fmt: skip
+    growing = GrowingTrace(tmp_path)
+    for elapsed_s in (10.0, 40.0, 80.0, 120.0):
+        recording.until(elapsed_s)
+        view = growing.poll().view
+        assert set(view.energy.components) == {"gpu:0"}
+        assert [one.name for one in view.components] == ["gpu:0"]
+        assert view.power_w == view.components[0].power_w > 0
+        assert view.absent["gpu:1"] == "not used by this job"
+
+
+@pytest.mark.usefixtures("short_stretches")
 def test_centuries_without_readings_take_no_time(tmp_path):
     """As a damaged clock may write."""
     recording = Recording(tmp_path)

@@ -21,13 +21,7 @@ from joulelab.export.span_counters import SpanCounters, SpanPart
 from joulelab.recording.trace import Timestamps, Trace, TraceReader
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Provenance
-from joulelab.watch.growing_trace import (
-    LOST_INTERVALS,
-    LOST_S,
-    MARGIN_NS,
-    NOW_S,
-    reading_intervals_s,
-)
+from joulelab.watch.follower import LOST_INTERVALS, LOST_S, MARGIN_NS, NOW_S
 
 SETTLE_NS = 30 * 10**9
 """A stretch is settled when it is as long as this."""
@@ -334,7 +328,8 @@ class _Timing(NamedTuple):
 
 def _timings(trace: Trace) -> dict[str, _Timing]:
     found: dict[str, _Timing] = {}
-    for channel, interval_s in zip(trace.channels, reading_intervals_s(trace), strict=True):
+    intervals_s = trace.header.get("intervals_s") or [one.update_period_s for one in trace.channels]
+    for channel, interval_s in zip(trace.channels, intervals_s, strict=True):
         if not channel.gives_energy:
             continue
         patience_s = max(LOST_S, LOST_INTERVALS * max(interval_s, channel.update_period_s))

@@ -111,7 +111,11 @@ def in_order(t_ns: Timestamps, value: NDArray[np.float64]) -> Readings:
 class TraceReader:
     """Reads the trace in a directory, which may still be growing.
 
-    Its ``spans`` are those of the events read so far; replace it at first to keep fewer of them.
+    Attributes:
+        channels: What is recorded.
+        absent: The sources that were missing when the recording began, and why.
+        header: What else the recorder stated about itself.
+        spans: Those of the events read so far; replace it at first to keep fewer of them.
 
     Raises:
         TraceError: There is no trace, or it cannot be read.
@@ -131,14 +135,14 @@ class TraceReader:
                 f"{self._readings} is not a trace that this version can read", why=str(error)
             ) from error
         self._begin = len(line)
-        self._channels, self._absent = tuple(header["channels"]), tuple(header["absent"])
-        self._header = {
+        self.channels, self.absent = tuple(header["channels"]), tuple(header["absent"])
+        self.header: Mapping[str, Any] = {
             name: value for name, value in header.items() if name not in ("channels", "absent")
         }
         self._damaged_lines = self._unread_records = 0
         self._is_shorter = self._has_no_events = False
         self._map: mmap.mmap | None = None
-        self._counts = np.zeros(len(self._channels), dtype=np.int64)
+        self._counts = np.zeros(len(self.channels), dtype=np.int64)
         self._events_offset = 0
         self._past_events: list[Mapping[str, Any]] = []
         self.spans: SpanTable | SpanFold = SpanTable()
@@ -245,7 +249,7 @@ class TraceReader:
         if self._has_no_events:
             damage.append(f"there is no {self._events.name}, so spans and gaps are unknown")
         return Trace(
-            self._channels, series, self._absent, self._header, events, spans, tuple(damage)
+            self.channels, series, self.absent, self.header, events, spans, tuple(damage)
         )
 
     def _check(self, records: NDArray[np.void]) -> None:

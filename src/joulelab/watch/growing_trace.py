@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from joulelab.energy.attribution import foreign_gpus
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import Energy
 from joulelab.energy.estimator import EnergyEstimator
@@ -26,9 +27,10 @@ from joulelab.forecast.loop import TOTAL, Pace
 from joulelab.forecast.profile import Forecast
 from joulelab.forecast.series import load_scipy
 from joulelab.forecast.sources import EPOCH, profile_of
-from joulelab.recording.trace import Readings, Trace, TraceReader
+from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import SpanFold, TraceSpan, Window
-from joulelab.sensors.sensor import Channel, Quantity
+from joulelab.sensors.sensor import Quantity
+from joulelab.watch.follower import ALWAYS_NS, LOST_S, MARGIN_NS, NOW_S, TraceFollower
 from joulelab.watch.running_energy import (
     FinishedSpans,
     PowerHistory,
@@ -37,19 +39,12 @@ from joulelab.watch.running_energy import (
 )
 from joulelab.watch.view import Component, Gauge, OpenSpan, Stack, View
 
-NOW_S = 1.0
-"""Current power is the mean over this time, or over two readings of the slowest sensor."""
-MARGIN_NS = 5 * 10**9
-"""Readings from this long before and after a stretch are read with it."""
 RECENT_SHARE, LEAST_RECENT_S = 0.006, 0.9
 """Largest share of one core for current values, and minimum time between two updates."""
 RUNNING_SHARE, LEAST_RUNNING_S = 0.003, 2.0
 """The same for the energy since the beginning."""
 MOST_SPANS = 2000
 """Number of finished spans of each name that are saved."""
-LOST_S, LOST_INTERVALS = 5.0, 4.0
-"""A sensor counts as lost if it is silent for this time and for this many of its intervals."""
-_ALWAYS_NS = 1 << 62
 _BLOCK = 4096
 _KINDS = ("gpu", "cpu", "dram")
 _GAUGES = (
@@ -83,20 +78,26 @@ class GrowingTrace:
         start_ns: int | None = None,
         epochs: int | None = None,
     ) -> None:
-        self._reader = TraceReader(directory)
-        empty = self._reader.read_between(_ALWAYS_NS, _ALWAYS_NS)
-        self.header, self._absent = empty.header, empty.absent
+        self._reader = TraceFollower(directory)
+        self.header = self._reader.header
         self.start_ns = int(self.header.get("start_ns", 0) if start_ns is None else start_ns)
         self.baseline, self._epochs = baseline, epochs
-        self.stop: Mapping[str, Any] | None = None
-        self._events: list[Mapping[str, Any]] = []
         self._new_spans: list[TraceSpan] = []
         self._last_epoch: TraceSpan | None = None
         self._fold = self._reader.spans = SpanFold(
             since_ns=self.start_ns, most_per_name=MOST_SPANS, on_finish=self._new_spans.append
         )
-        self._measures_energy = any(channel.gives_energy for channel in empty.channels)
-        self._tail_ns = max(MARGIN_NS, round(2e9 * _lost_s(empty)))
+        channels = self._reader.channels
+        self._measures_energy = any(channel.gives_energy for channel in channels)
+        # A slower meter around the total must not delay the view.
+        self._added = Nesting.of(one for one in channels if one.gives_energy).added
+        timings = [
+            timing
+            for one, timing in zip(channels, self._reader.timings, strict=True)
+            if one.gives_energy and one.component in self._added
+        ]
+        self._lost_ns = max((round(LOST_S * 1e9), *(one.patience_ns for one in timings)))
+        self._now_ns = max((round(NOW_S * 1e9), *(2 * one.resolution_ns for one in timings)))
         self._history = PowerHistory(self.start_ns)
         self._finished = FinishedSpans()
         self._running = RunningEnergy(self._read, self.start_ns, self._finished)
@@ -126,6 +127,11 @@ class GrowingTrace:
         return self._snapshot._replace(newest_ns=self._reader.latest_ns())
 
     @property
+    def stop(self) -> Mapping[str, Any] | None:
+        """The event with which the recording ended; ``None`` before."""
+        return self._reader.stop
+
+    @property
     def start_unix_s(self) -> float:
         """Wall-clock time of the start."""
         after_ns = self.start_ns - int(self.header.get("start_ns", 0))
@@ -144,9 +150,7 @@ class GrowingTrace:
 
     def _read_events(self) -> None:
         """Read new events and spans."""
-        events = self._reader.new_events()
-        self._events += events
-        self.stop = next((one for one in events if one.get("event") == "stop"), self.stop)
+        self._reader.read_events()
         for span in self._new_spans:
             self._last_epoch = span if span.name == EPOCH else self._last_epoch
         finished = [self._fold.get(span) for span in self._new_spans]
@@ -164,22 +168,21 @@ class GrowingTrace:
 
     def _read(self, start_ns: int, stop_ns: int) -> Trace:
         since_ns = start_ns - MARGIN_NS
-        events = [one for one in self._events if one.get("t_ns", since_ns) >= since_ns]
-        spans = [one for one in self._fold.spans() if (one.stop_ns or _ALWAYS_NS) >= since_ns]
-        return self._reader.read_between(since_ns, stop_ns + MARGIN_NS, events, spans)
+        spans = [one for one in self._fold.spans() if (one.stop_ns or ALWAYS_NS) >= since_ns]
+        return self._reader.stretch(start_ns, stop_ns, spans)
 
     def _update_running(self, *, final: bool) -> Snapshot | None:
         """Update the energy since the beginning; return the progress if it is not there yet."""
         newest_ns = self._reader.latest_ns()
-        tail = self._read(newest_ns - self._tail_ns, _ALWAYS_NS)
-        until_ns = _covered_ns(tail, was_measured=self._snapshot is not None)
+        tail = self._read(newest_ns - 2 * self._lost_ns, ALWAYS_NS)
+        until_ns = self._covered_ns(tail, was_measured=self._snapshot is not None)
         if not until_ns and self._snapshot is None and self._measures_energy:
             # All sensors of energy may be lost by now.
-            until_ns = _covered_ns(self._read(self.start_ns, _ALWAYS_NS))
+            until_ns = self._covered_ns(self._read(self.start_ns, ALWAYS_NS))
         seen_s = (until_ns - self.start_ns) * 1e-9
         view = View(
-            title="", state="waiting", gauges=_gauges(tail),
-            absent={one.component: str(one) for one in self._absent},
+            title="", state="waiting", gauges=self._gauges(tail),
+            absent={one.component: str(one) for one in self._reader.absent},
         )  # fmt: skip
         if seen_s <= 0 or (seen_s < NOW_S and not final):
             return Snapshot(view, 0, newest_ns)
@@ -197,9 +200,9 @@ class GrowingTrace:
         settled, settled_ns = self._running.energy, self._running.until_ns
         assert settled is not None
         since_ns = min(self._history.since_ns(settled_ns), settled_ns)
-        trace = self._read(since_ns, _ALWAYS_NS)
-        until_ns = max(_covered_ns(trace, was_measured=True), settled_ns)
-        now_ns = until_ns - round(max(NOW_S, 2 * _resolution_s(trace)) * 1e9)
+        trace = self._read(since_ns, ALWAYS_NS)
+        until_ns = max(self._covered_ns(trace, was_measured=True), settled_ns)
+        now_ns = until_ns - self._now_ns
         steps = self._history.windows(until_ns)
         spans = self._finished.waiting(since_ns, until_ns)
         edges = Window(max(now_ns, self.start_ns), until_ns), Window(settled_ns, until_ns)
@@ -220,7 +223,7 @@ class GrowingTrace:
             power_w=math.fsum(added_w) if added_w else math.nan,
             energy=energy,
             job_words=energy.job_text,
-            gauges=_gauges(trace),
+            gauges=self._gauges(trace),
             ended=self._finished.totals(),
             forecast=self._forecast[0],
             forecast_words=self._forecast[1],
@@ -229,11 +232,41 @@ class GrowingTrace:
         )
         return Snapshot(view, until_ns, self._reader.latest_ns(), settled=settled)
 
+    def _covered_ns(self, trace: Trace, *, was_measured: bool = False) -> int:
+        """Return the time up to which all energies that are still measured are known; 0 for never.
+
+        If none is measured any more, the other sensors show how late their readings are.
+        """
+        energies: dict[str, int] = {}
+        newest_ns = 0
+        for channel, readings in zip(trace.channels, trace.series, strict=True):
+            last_ns = _last(readings)[0]
+            newest_ns = max(newest_ns, last_ns)
+            if channel.gives_energy and channel.component in self._added:
+                energies[channel.component] = max(energies.get(channel.component, 0), last_ns)
+        if not was_measured and not any(energies.values()):
+            return 0
+        lost_ns = newest_ns - self._lost_ns
+        return min((t_ns for t_ns in energies.values() if t_ns >= lost_ns), default=lost_ns)
+
+    def _gauges(self, trace: Trace) -> tuple[Gauge, ...]:
+        """Return the latest reading of each other quantity of each component."""
+        latest_ns = max((int(one.t_ns[-1]) for one in trace.series if one.t_ns.size), default=0)
+        found: dict[tuple[str, Quantity], float] = {}
+        series = zip(trace.channels, trace.series, self._reader.timings, strict=True)
+        for channel, readings, timing in series:
+            key = channel.component, channel.quantity
+            if channel.quantity in _GAUGES and not math.isfinite(found.get(key, math.nan)):
+                t_ns, value = _last(readings)
+                found[key] = value if latest_ns - t_ns <= timing.patience_ns else math.nan
+        order = sorted(found, key=lambda key: (*by_kind(key[0]), _GAUGES.index(key[1])))
+        return tuple(Gauge(component=key[0], quantity=key[1], value=found[key]) for key in order)
+
     def _components(self, trace: Trace, now: Energy, energy: Energy) -> tuple[Component, ...]:
         channels = [channel for channel in trace.channels if channel.gives_energy]
-        of_total = _of_total(trace)
         rows = []
-        for name in sorted({channel.component for channel in channels}, key=by_kind):
+        names = {channel.component for channel in channels} - foreign_gpus(trace).keys()
+        for name in sorted(names, key=by_kind):
             part, so_far = now.all_parts.get(name), energy.all_parts.get(name)
             own = [channel for channel in channels if channel.component == name]
             measured = part or so_far or min(own, key=lambda channel: channel.priority)
@@ -246,7 +279,7 @@ class GrowingTrace:
                     source=measured.source,
                     provenance=measured.provenance,
                     is_added=name in energy.components
-                    or (name not in energy.all_parts and name in of_total),
+                    or (name not in energy.all_parts and name in self._added),
                 )
             )
         return tuple(rows)
@@ -298,69 +331,6 @@ def _open_span(span: TraceSpan, now_ns: int) -> OpenSpan:
         total=_whole(span.attributes.get(TOTAL)),
         elapsed_s=max(0.0, (now_ns - span.start_ns) * 1e-9),
     )
-
-
-def _covered_ns(trace: Trace, *, was_measured: bool = False) -> int:
-    """Return the time up to which all energies that are still measured are known; 0 for never.
-
-    If none is measured any more, the other sensors show how late their readings are.
-    """
-    energies: dict[str, int] = {}
-    newest_ns, of_total = 0, _of_total(trace)
-    for channel, readings in zip(trace.channels, trace.series, strict=True):
-        last_ns = _last(readings)[0]
-        newest_ns = max(newest_ns, last_ns)
-        if channel.gives_energy and channel.component in of_total:
-            energies[channel.component] = max(energies.get(channel.component, 0), last_ns)
-    if not was_measured and not any(energies.values()):
-        return 0
-    lost_ns = newest_ns - round(_lost_s(trace) * 1e9)
-    return min((t_ns for t_ns in energies.values() if t_ns >= lost_ns), default=lost_ns)
-
-
-def _lost_s(trace: Trace) -> float:
-    """Return how far a component may fall behind the others before it counts as lost."""
-    periods_s = (max(s, one.update_period_s) for one, s in _energy_channels(trace))
-    return max(LOST_S, LOST_INTERVALS * max(periods_s, default=0.0))
-
-
-def _resolution_s(trace: Trace) -> float:
-    """Return the longest time that a single reading of energy stands for."""
-    periods_s = (max(s * one.polled, one.update_period_s) for one, s in _energy_channels(trace))
-    return max(periods_s, default=0.0)
-
-
-def _of_total(trace: Trace) -> frozenset[str]:
-    """Name the components of the total: a slower meter around them must not delay the view."""
-    return Nesting.of(one for one in trace.channels if one.gives_energy).added
-
-
-def _energy_channels(trace: Trace) -> list[tuple[Channel, float]]:
-    """Return the channels of the total, with how often each is read."""
-    of_total = _of_total(trace)
-    pairs = zip(trace.channels, reading_intervals_s(trace), strict=True)
-    return [(one, s) for one, s in pairs if one.gives_energy and one.component in of_total]
-
-
-def _gauges(trace: Trace) -> tuple[Gauge, ...]:
-    """Return the latest reading of each other quantity of each component."""
-    latest_ns = max((int(one.t_ns[-1]) for one in trace.series if one.t_ns.size), default=0)
-    found: dict[tuple[str, Quantity], float] = {}
-    series = zip(trace.channels, trace.series, reading_intervals_s(trace), strict=True)
-    for channel, readings, interval_s in series:
-        key = channel.component, channel.quantity
-        if channel.quantity not in _GAUGES or math.isfinite(found.get(key, math.nan)):
-            continue
-        t_ns, value = _last(readings)
-        patience_s = max(LOST_S, LOST_INTERVALS * max(interval_s, channel.update_period_s))
-        found[key] = value if latest_ns - t_ns <= patience_s * 1e9 else math.nan
-    order = sorted(found, key=lambda key: (*by_kind(key[0]), _GAUGES.index(key[1])))
-    return tuple(Gauge(component=key[0], quantity=key[1], value=found[key]) for key in order)
-
-
-def reading_intervals_s(trace: Trace) -> list[float]:
-    """Return how often each channel is read, in seconds."""
-    return trace.header.get("intervals_s") or [one.update_period_s for one in trace.channels]
 
 
 def _last(readings: Readings) -> tuple[int, float]:

@@ -351,7 +351,7 @@ def silent_s(header: Mapping[str, Any], newest_ns: int) -> float:
 
 def header_of(directory: Path) -> Mapping[str, Any]:
     """Return the header of a trace."""
-    return TraceReader(directory).read_between(0, 0).header
+    return TraceReader(directory).header
 
 
 def _is_recorder_alive(header: Mapping[str, Any]) -> bool:
