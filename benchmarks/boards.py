@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from joulelab.arrays import Floats
 from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import TraceSpan
 from joulelab.sensors.sensor import Channel, Quantity
-
-Floats = NDArray[np.float64]
 
 POLL_LATE = 0.02
 """Intervals between polls exceed the nominal one by up to this share."""

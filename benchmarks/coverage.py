@@ -25,11 +25,10 @@ from numpy.typing import NDArray
 from benchmarks import boards
 from benchmarks.boards import Kind, Power, with_spans
 from benchmarks.sensor_kinds import kinds
+from joulelab.arrays import Floats
 from joulelab.energy.baseline import UNKNOWN_DRIFT, Baseline, IdlePoint
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.recording.trace_spans import Window
-
-Floats = NDArray[np.float64]
 
 LENGTH_S = 90.0
 IDLE_S = 8.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.forecast_case import Case, busy_row
+from joulelab.arrays import Floats
 from joulelab.forecast.profile import MAIN, Row
 
 RUNS = 100
@@ -18,7 +18,6 @@ LENGTHS = (50, 100, 200)
 """Numbers of epochs of a run."""
 POWER_W = 300.0
 
-Floats = NDArray[np.float64]
 Maker = Callable[[np.random.Generator, int, float], Floats]
 """Makes the relative duration of each epoch, from the number of epochs and their scatter."""
 

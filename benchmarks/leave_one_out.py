@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from joulelab.arrays import Floats
 from joulelab.models.characteristics import Characteristics, characterize, weightless
 from joulelab.models.registry import build_model
 from joulelab.predict.coefficients import Datasheet, find_datasheet, generic_datasheet
@@ -26,8 +27,6 @@ from joulelab.predict.prediction import Prediction, predict
 from joulelab.predict.profile_fitting import make_profile
 from joulelab.predict.step_tracing import trace_cases
 from joulelab.predict.steps import PHASES, TracedStep
-
-Floats = NDArray[np.float64]
 
 FAMILIES = {
     "depthwise": ("MobileNet", "MobileNetV2", "EfficientNetB0", "ShuffleNetV2", "PNASNetB"),

@@ -17,16 +17,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.boards import Power
+from joulelab.arrays import Floats
 from joulelab.llm.requests import RequestLog
 from joulelab.llm.result import LlmResult
 from joulelab.llm.token_attribution import attribute
 from joulelab.recording.trace import Readings, Trace
 from joulelab.sensors.sensor import Channel, Provenance, Quantity
-
-Floats = NDArray[np.float64]
 
 IDLE_W = 70.0
 IDLE_S = 8.0

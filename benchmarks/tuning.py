@@ -32,6 +32,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from joulelab.arrays import Floats
 from joulelab.format import count
 from joulelab.tune.level_search import LevelSearch
 from joulelab.tune.probes import Knob, Probe
@@ -42,7 +43,6 @@ MAX_SLOWDOWNS = (0.05, 0.02, 0.10, 0.25)
 NOISES = (0.01, 0.003)
 BROKEN = 0.005
 SEEDS = 1
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

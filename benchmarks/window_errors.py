@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.boards import (
     Kind,
@@ -24,12 +23,11 @@ from benchmarks.boards import (
     telegraph,
     with_spans,
 )
+from joulelab.arrays import Floats
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.nvml_accuracy import LATEST_S, RING_PERIOD_S
 from joulelab.sensors.nvml_channels import ring_channel
-
-Floats = NDArray[np.float64]
 
 COMPONENT = "gpu:0"
 RING = 120

@@ -17,19 +17,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks import boards
 from benchmarks.boards import Kind, Power, with_spans
 from benchmarks.coverage import stratified
 from benchmarks.sensor_kinds import kinds
+from joulelab.arrays import Floats
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.incidents import MIN_SILENCE_S
 from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Channel, Quantity
-
-Floats = NDArray[np.float64]
 
 LENGTH_S = 60.0
 FAULT_S = 3.0

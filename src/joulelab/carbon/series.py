@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Floats
 from joulelab.energy.estimator import energies_of
 from joulelab.energy.incidents import clock_readings
 from joulelab.errors import UserError
@@ -260,7 +260,7 @@ def energy_weighted_intensity(
     return weighted / total_j if total_j > 0 else math.nan
 
 
-def _monotonic_ns(clock: Readings, unix_s: NDArray[np.float64]) -> NDArray[np.float64]:
+def _monotonic_ns(clock: Readings, unix_s: Floats) -> Floats:
     """Convert times of the wall clock to CLOCK_MONOTONIC.
 
     A time that the wall clock skipped when it was set is that of the reading after; of two times

@@ -15,8 +15,8 @@ from enum import StrEnum
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Floats
 from joulelab.doctor.load_pattern import LoadPattern
 from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.energy.estimator import EnergyEstimator
@@ -29,8 +29,6 @@ from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Channel, Provenance, Quantity
 from joulelab.uncertain import COVERAGE_FACTOR, UncertainValue
-
-Floats = NDArray[np.float64]
 
 SIGMAS = 3.0
 LENGTHS_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)

@@ -19,13 +19,11 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Floats
 from joulelab.recording.trace import Trace
 from joulelab.sensors.sensor import Quantity
 from joulelab.validation import NotNegative
-
-Floats = NDArray[np.float64]
 
 METHODS = {"cpu": "CPU time", "dram": "resident memory", "gpu": "SM utilisation"}
 POWER_RATIO = {"cpu": 2.0, "gpu": 2.9}

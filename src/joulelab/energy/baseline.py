@@ -13,13 +13,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Floats
 from joulelab.energy.energy import Energy, sensor_of
 from joulelab.format import join_words, percent
 from joulelab.validation import Finite, NotNegative, convert
-
-Floats = NDArray[np.float64]
 
 UNKNOWN_DRIFT = 0.04
 """Relative standard uncertainty of idle power measured on one side of a span only.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Self, TypedDict, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Floats, Indices, Integers
 from joulelab.format import join_words, quantity
 from joulelab.recording.span_columns import Windows
 from joulelab.recording.trace import Trace
@@ -34,7 +34,6 @@ _VERBS = {
     Quantity.WRITTEN: "wrote",
 }
 
-Floats = NDArray[np.float64]
 StoredVolume = tuple[NotNegative, NotNegative, NotNegative]
 
 
@@ -165,11 +164,11 @@ class _Moments:
     passed. Shapes: (windows,).
     """
 
-    start: tuple[NDArray[np.intp], NDArray[np.intp], Floats]
-    stop: tuple[NDArray[np.intp], NDArray[np.intp], Floats]
+    start: tuple[Indices, Indices, Floats]
+    stop: tuple[Indices, Indices, Floats]
 
     @classmethod
-    def of(cls, windows: Windows, t_ns: NDArray[np.int64]) -> Self:
+    def of(cls, windows: Windows, t_ns: Integers) -> Self:
         """Find the windows among the times of readings."""
         return cls(_between(windows.start_ns, t_ns), _between(windows.stop_ns, t_ns))
 
@@ -185,9 +184,7 @@ class _Moments:
         return DataVolume(float(value.sum()), float(least.sum()), float(most.sum()))
 
 
-def _between(
-    at_ns: NDArray[np.int64], t_ns: NDArray[np.int64]
-) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
+def _between(at_ns: Integers, t_ns: Integers) -> tuple[Indices, Indices, Floats]:
     last = t_ns.size - 1
     after = np.searchsorted(t_ns, at_ns, side="left").clip(0, last)
     before = np.where(t_ns[after] > at_ns, after - 1, after).clip(0, last)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from joulelab.arrays import Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +19,7 @@ class Incident:
     text: str
 
 
-def notes_within_spans(
-    incidents: Sequence[Incident], spans_s: NDArray[np.float64]
-) -> tuple[str, ...]:
+def notes_within_spans(incidents: Sequence[Incident], spans_s: Floats) -> tuple[str, ...]:
     """Return the texts of the incidents within spans, each once. Shape of the spans: (spans, 2)."""
     if not incidents or not len(spans_s):
         return ()

@@ -9,8 +9,8 @@ import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Bools
 from joulelab.energy.incident import Incident
 from joulelab.energy.signal import counter_faults, freezes, glitches, unread
 from joulelab.format import duration
@@ -95,7 +95,7 @@ def _faulty_readings(trace: Trace) -> Iterator[Incident]:
             yield Incident(start_s, stop_s, f"{named} read {what}")
 
 
-def _runs(flags: NDArray[np.bool_]) -> list[list[int]]:
+def _runs(flags: Bools) -> list[list[int]]:
     """Return the first position of each run of true values, and that after it."""
     edges = np.flatnonzero(np.diff(flags.astype(np.int8), prepend=0, append=0))
     return list(edges.reshape(-1, 2).tolist())

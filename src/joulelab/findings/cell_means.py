@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from joulelab.arrays import Floats
 from joulelab.findings.summary import POOLS, group_numbers, units_of
 from joulelab.stats.blocked_means import CellMean, blocked_means
-from joulelab.stats.variance import Array
 
 Cell = tuple[int, str, str]
 """Group, model and phase."""
@@ -48,7 +48,7 @@ class CellMeans:
             self._found[quantity] = self._average(quantity)
         return self._found[quantity]
 
-    def values(self, quantity: str) -> Array:
+    def values(self, quantity: str) -> Floats:
         """Return what is averaged, for each run: NaN if it was not measured, or -inf."""
         column, per = _COLUMNS[quantity]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -77,7 +77,7 @@ class CellMeans:
             found |= dict(zip(keys, means, strict=True))
         return found
 
-    def _uncertainties(self, quantity: str) -> tuple[Array, Array]:
+    def _uncertainties(self, quantity: str) -> tuple[Floats, Floats]:
         """Return relative uncertainties: own, and shared as far as they do not cancel in ratios.
 
         Gains cancel as far as both cells have the same. Idle power does not: its error is another
@@ -95,5 +95,5 @@ class CellMeans:
                 shared_j = np.sqrt(np.maximum(shared_j**2 - (gain * value_j) ** 2, 0.0))
             return np.nan_to_num(own_j / value_j), np.nan_to_num(shared_j / value_j)
 
-    def _numbers(self, column: str) -> Array:
+    def _numbers(self, column: str) -> Floats:
         return self.runs[column].to_numpy(dtype=float, na_value=np.nan)

@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from joulelab.arrays import Floats
 from joulelab.findings.schema import ALPHA, ENERGIES, KEY, NAMES, PHASES, Finding, frame, records
 from joulelab.format import number, p_value, percent, with_interval
 from joulelab.stats.least_squares import fit_least_squares
-
-Array = NDArray[np.float64]
 
 LEAST = 4
 """With fewer models too little remains to estimate the uncertainty of a line."""
@@ -76,7 +74,7 @@ def _points(measured: pd.DataFrame) -> Iterator[pd.DataFrame]:
                 yield points.reset_index(drop=True)
 
 
-def _design(points: pd.DataFrame, power: int = 1) -> Array:
+def _design(points: pd.DataFrame, power: int = 1) -> Floats:
     """Return the columns 1, t, t² and so on up to a power."""
     time_s = points["duration_s_per_unit"].to_numpy(dtype=float)
     return np.stack([time_s**order for order in range(power + 1)], axis=1)
@@ -103,7 +101,7 @@ def _fit(points: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _curvature_p(points: pd.DataFrame, energy_j: Array) -> float:
+def _curvature_p(points: pd.DataFrame, energy_j: Floats) -> float:
     """Return p of no curvature; NaN with fewer points than a curve leaves two of."""
     time_s = points["duration_s_per_unit"]
     if len(points) <= LEAST or time_s.nunique() < LEAST:

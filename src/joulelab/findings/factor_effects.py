@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from joulelab.arrays import Floats, Indices
 from joulelab.findings.cell_means import ACCURACY, CELL, CellMeans
 from joulelab.findings.schema import ENERGIES, INTERVAL, KEY, QUANTITIES, frame, records
 from joulelab.findings.summary import varying
@@ -31,7 +31,6 @@ from joulelab.runs.study_runs import Study
 from joulelab.stats.blocked_means import UNKNOWN_MEAN, as_row, mean_contrast
 from joulelab.stats.difference import Difference, holm, holm_confidence
 from joulelab.stats.estimates import ratio_interval
-from joulelab.stats.variance import Array
 
 POINT_DECIMALS = 6
 """Accuracies that differ by less than this many decimals of a point are equal but for rounding."""
@@ -75,9 +74,9 @@ class _Cells:
 
     phase: str
     rows: list[dict[str, Any]]
-    codes: NDArray[np.intp]
+    codes: Indices
 
-    def index(self, sizes: Sequence[int], axes: Sequence[int]) -> NDArray[np.intp]:
+    def index(self, sizes: Sequence[int], axes: Sequence[int]) -> Indices:
         """Return the cell of each level of these axes and each combination of the others, or -1."""
         _, others = np.unique(
             np.insert(np.delete(self.codes, axes, axis=1), 0, 0, axis=1),
@@ -167,7 +166,7 @@ def _cells(
     return _Cells(phase, records(part), np.stack(codes, axis=1).astype(np.intp))
 
 
-def _rows_of(cells: _Cells, means: CellMeans, quantity: str) -> Array:
+def _rows_of(cells: _Cells, means: CellMeans, quantity: str) -> Floats:
     """Return the mean of each cell as a row, for contrasts."""
     known = means[quantity]
     keys = [tuple(row[name] for name in CELL) for row in cells.rows]
@@ -175,7 +174,7 @@ def _rows_of(cells: _Cells, means: CellMeans, quantity: str) -> Array:
 
 
 def _effects(
-    cells: _Cells, axes: Sequence[str], levels: Sequence[list[Any]], quantity: str, means: Array
+    cells: _Cells, axes: Sequence[str], levels: Sequence[list[Any]], quantity: str, means: Floats
 ) -> Iterator[_Tested]:
     """Yield the effect of each level of each factor, and each interaction of two axes."""
     factors = [(axis,) for axis in range(len(axes) - 1)]
@@ -208,19 +207,19 @@ def _text(level: Any) -> str:
     return f"{level:g}" if isinstance(level, float) else str(level)
 
 
-def _complete(index: NDArray[np.intp], means: Array) -> Array:
+def _complete(index: Indices, means: Floats) -> Floats:
     """Return the means of those combinations of cells that have them all."""
     rows = means[index[(index >= 0).all(axis=1)]]
     return rows[np.isfinite(rows[:, :, 0]).all(axis=1)]
 
 
-def _contrast(rows: Array) -> Difference:
+def _contrast(rows: Floats) -> Difference:
     """Return the mean difference, or difference of differences, over combinations of cells."""
     found = mean_contrast(rows, (1, -1) if rows.shape[1] == 2 else (1, -1, -1, 1))
     return replace(found, scatter=max(found.scatter, LEAST_SCATTER)) if found.is_tested else found
 
 
-def _settings(cells: _Cells, quantity: str, means: Array) -> Iterator[_Tested]:
+def _settings(cells: _Cells, quantity: str, means: Floats) -> Iterator[_Tested]:
     """Yield each model's settings, in the order of the plan, compared with the first one."""
     by_model: dict[str, list[int]] = {}
     for at in np.lexsort(cells.codes.T[::-1]).tolist():

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from joulelab.arrays import Floats
 from joulelab.findings.schema import records
 from joulelab.runs import FACTORS, LIMIT_UNITS
 from joulelab.stats.estimates import Pools, estimates
-from joulelab.stats.variance import Array, Codes
+from joulelab.stats.variance import Codes
 
 COMPARABLE = ("study", "machine", "host", "gpu_name", "sources", *FACTORS)
 """Rows that agree in all of these form a group of comparable rows: one study, one machine, the
@@ -148,11 +149,11 @@ def _estimated(
     )
 
 
-def _values(table: pd.DataFrame, column: str) -> Array:
+def _values(table: pd.DataFrame, column: str) -> Floats:
     return np.asarray(table[column].astype("float64"), dtype=float)
 
 
-def _uncertainty(runs: pd.DataFrame, of: str | None, kind: str) -> Array | None:
+def _uncertainty(runs: pd.DataFrame, of: str | None, kind: str) -> Floats | None:
     return None if of is None else _values(runs, f"{of}_{kind}_uncertainty_j")
 
 

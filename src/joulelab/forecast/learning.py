@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Floats
 from joulelab.errors import UserError
 from joulelab.format import count, with_interval
-
-Floats = NDArray[np.float64]
 
 LEAST_EPOCHS = 5
 """Fewest epochs with an accuracy: two more than the curve has parameters."""

@@ -35,11 +35,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Floats
 from joulelab.errors import UserError
-
-Floats = NDArray[np.float64]
 
 
 class Prior(NamedTuple):

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from joulelab.forecast.series import MOST_PIECES, Floats, startup_pieces
+from joulelab.arrays import Floats
+from joulelab.forecast.series import MOST_PIECES, startup_pieces
 from joulelab.recording.trace_spans import Window
 
 LEAST_STEPS = 8

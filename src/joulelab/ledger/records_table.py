@@ -22,8 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from joulelab.arrays import Floats, Integers
 from joulelab.carbon.costs import Costs
 from joulelab.carbon.factors import Factor
 from joulelab.carbon.site import Site
@@ -60,9 +60,6 @@ _COLUMNS = pa.schema(
 )
 _KEY = ("name", "id", "host", "started_unix_s")
 """Equal for copies of one record, see :attr:`~joulelab.ledger.entries.Entry.key`."""
-
-Integers = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,9 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import numpy as np
 import psutil
-from numpy.typing import NDArray
 
 from joulelab.carbon.site import Site
 from joulelab.energy.baseline import Baseline
@@ -56,7 +54,6 @@ from joulelab.storage import file_errors, write_whole, writing
 if TYPE_CHECKING:
     from joulelab.sensors.simulated import SimulatedMachine
 
-Floats = NDArray[np.float64]
 Watch = Callable[[str, LevelLoad | None], None]
 
 PAUSE_S = 2 * MARGIN_S

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Floats
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.uncertainty import gross_energy
@@ -30,8 +30,6 @@ from joulelab.llm.token_attribution import attribute
 from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.uncertain import UncertainValue
-
-Floats = NDArray[np.float64]
 
 MOST_CACHED = 0.05
 """A larger part of the input tokens from the server's cache is stated."""

@@ -14,13 +14,11 @@ from functools import cached_property
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Floats
 from joulelab.llm.requests import RequestLog
 from joulelab.llm.sensor_response import PowerReadings, Response, refined, responses
 from joulelab.llm.server_activity import Driver, ServerActivity, activities, drivers_of
-
-Floats = NDArray[np.float64]
 
 MOST_DRIVERS = 4
 """Largest number of drivers of a model."""

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Bools, Floats
 from joulelab.energy.baseline import Baseline
 from joulelab.errors import UserError
 from joulelab.format import count, join_words, timestamp
@@ -151,7 +151,7 @@ class PowerSource:
         )
 
 
-def _is_unix(times_s: NDArray[np.float64]) -> bool:
+def _is_unix(times_s: Floats) -> bool:
     return epoch_unit(times_s) == "s"
 
 
@@ -160,7 +160,7 @@ def _shown(time_s: float) -> str:
     return timestamp(time_s) if is_unix else f"{time_s:.12g} s"
 
 
-def _named(names: Sequence[str], chosen: NDArray[np.bool_]) -> str:
+def _named(names: Sequence[str], chosen: Bools) -> str:
     """Name the first of the chosen requests."""
     found = [name for name, is_chosen in zip(names, chosen, strict=True) if is_chosen]
     rest = [f"{len(found) - NAMED} more"] if len(found) > NAMED else []

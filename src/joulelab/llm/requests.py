@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from joulelab.arrays import Floats, Indices
 
 TIMES = ("start_s", "first_token_s", "stop_s")
 TOKENS = ("input_tokens", "output_tokens")
@@ -49,7 +48,7 @@ class RequestLog:
         """Start of the first request and end of the last."""
         return float(self.start_s.min()), float(self.stop_s.max())
 
-    def at(self, index: NDArray[np.intp]) -> Self:
+    def at(self, index: Indices) -> Self:
         """Return some of the requests."""
         columns: dict[str, Any] = {name: getattr(self, name)[index] for name in COLUMNS}
         return replace(self, request=tuple(self.request[i] for i in index), **columns)

@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
+from joulelab.arrays import Floats
 from joulelab.energy.energy import Energy
 from joulelab.format import finite_or_none
 from joulelab.llm.requests import RequestLog
 from joulelab.uncertain import Ratio
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

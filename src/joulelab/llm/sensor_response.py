@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Floats, Indices
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import sensor_of
 from joulelab.energy.signal import Pace, updates, without_glitches
@@ -15,8 +15,6 @@ from joulelab.energy.signal.counters import counter_intervals
 from joulelab.errors import UserError
 from joulelab.recording.trace import Trace
 from joulelab.sensors.sensor import Channel, Quantity
-
-Floats = NDArray[np.float64]
 
 INSTANT_S = 1e-3
 """A window shorter than this is as good as none."""
@@ -44,7 +42,7 @@ class PowerReadings:
         """Return the readings of a time."""
         return self.at(np.flatnonzero((self.until_s >= start_s) & (self.from_s <= stop_s)))
 
-    def at(self, index: NDArray[np.intp]) -> PowerReadings:
+    def at(self, index: Indices) -> PowerReadings:
         """Return some of the readings."""
         return replace(
             self, from_s=self.from_s[index], until_s=self.until_s[index], net_w=self.net_w[index]

@@ -14,12 +14,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Bools, Floats, Indices
 from joulelab.llm.requests import RequestLog
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 SHORTEST_S = 1e-5
 """A phase that took no measurable time is spread over this much."""
@@ -54,7 +51,7 @@ class Phase:
         """Give phases that took no time a short one, ending when they did."""
         return cls(np.minimum(start_s, stop_s - SHORTEST_S), stop_s, tokens)
 
-    def at(self, index: NDArray[np.intp]) -> Phase:
+    def at(self, index: Indices) -> Phase:
         """Return some of the requests."""
         return Phase(self.start_s[index], self.stop_s[index], self.tokens[index])
 
@@ -101,7 +98,7 @@ class Driver:
         return all(one.is_prefill for one in self.parts)
 
 
-_Cells = tuple[NDArray[np.intp], NDArray[np.intp], Floats]
+_Cells = tuple[Indices, Indices, Floats]
 
 
 @dataclass(frozen=True, eq=False)
@@ -438,7 +435,7 @@ class _PromptTiming:
                 begin_s[self.whole], end_s[self.whole] = together_s[period], ends_s[period]
                 yield begin_s, end_s
 
-    def _busy_periods(self) -> tuple[NDArray[np.intp], Floats, Floats]:
+    def _busy_periods(self) -> tuple[Indices, Floats, Floats]:
         """Return which period without an idle moment each whole prompt waited in, and their ends.
 
         Whatever the order in which a server processes the prompts of such a period, it takes the

@@ -9,12 +9,10 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Floats
 from joulelab.format import quantity, with_interval
 from joulelab.uncertain import CONFIDENCE, COVERAGE_FACTOR, UncertainValue
-
-Floats = NDArray[np.float64]
 
 BLOCKS = 10
 """Parts of a level whose costs are compared, so that its scatter from moment to moment counts."""

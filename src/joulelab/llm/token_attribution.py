@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Floats
 from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.energy.estimator import EnergyEstimator
@@ -34,8 +34,6 @@ from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Quantity
 from joulelab.uncertain import COVERAGE_FACTOR, UNKNOWN_RATIO, Ratio, UncertainValue
-
-Floats = NDArray[np.float64]
 
 SETTLE_S = 1.5
 """Time after the last request that is not idle: sensors average up to 1 s, and lag."""

@@ -15,11 +15,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Bools, Floats, Indices
 from joulelab.energy.signal import Pace, pace_of, updates
 from joulelab.errors import UserError
-from joulelab.logs.cells import Floats
 
 HUBER = 1.345
 """Residuals beyond this many standard deviations count by their size instead of their square; 95 %
@@ -159,9 +158,7 @@ class _Model:
         self.poll_s = pace.interval_s / math.sqrt(12) if pace.polled else 0.0
         self.shortest_s = max(2 * meter.resolution_s, 1e-4)
 
-    def covered(
-        self, window_s: float, least_delay_s: float, most_delay_s: float
-    ) -> NDArray[np.bool_]:
+    def covered(self, window_s: float, least_delay_s: float, most_delay_s: float) -> Bools:
         """Select the updates whose window is within the meter's log for all these delays."""
         first = self.u_s - most_delay_s - window_s >= self.meter.time_s[0]
         return np.asarray(first & (self.u_s - least_delay_s <= self.meter.time_s[-1]))
@@ -216,7 +213,7 @@ class _Model:
         window_s, delay_s = pairs[int(np.argmin(losses))]
         return float(window_s), float(delay_s)
 
-    def _loss(self, window_s: float, delay_s: float, chosen: NDArray[np.intp]) -> float:
+    def _loss(self, window_s: float, delay_s: float, chosen: Indices) -> float:
         true_w = self.meter.mean_power(self.u_s[chosen] - delay_s, window_s)
         value_w = self.value_w[chosen]
         gain, offset_w, _ = robust_line(true_w, value_w)
@@ -263,9 +260,7 @@ class _Model:
             high_w=float(high_w),
         )
 
-    def _steady(
-        self, stop_s: Floats, window_s: float, contrast_w: float
-    ) -> NDArray[np.bool_] | None:
+    def _steady(self, stop_s: Floats, window_s: float, contrast_w: float) -> Bools | None:
         """Select the updates far from any change if the meter is as slow as the sensor.
 
         ``None`` if the meter is faster, or if they do not include both low and high power.

@@ -8,11 +8,9 @@ from collections.abc import Iterable, Sequence
 from enum import Enum, auto
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Floats
 from joulelab.errors import UserError
-
-Floats = NDArray[np.float64]
 
 ABSENT = {
     "", "n/a", "na", "nan", "none", "null", "-", "err!", "?", "unknown", "unavailable",

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from joulelab.arrays import Floats
 from joulelab.errors import UserError, nearest
-from joulelab.logs.cells import NUMBER_WITH_UNIT, Floats, NumberReader, is_absent
+from joulelab.logs.cells import NUMBER_WITH_UNIT, NumberReader, is_absent
 from joulelab.logs.csv_table import Converter, Table
 from joulelab.sensors.sensor import Quantity
 

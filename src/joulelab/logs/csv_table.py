@@ -24,17 +24,10 @@ from typing import TextIO
 
 import numpy as np
 
+from joulelab.arrays import Floats
 from joulelab.errors import UserError
 from joulelab.format import count
-from joulelab.logs.cells import (
-    CellKind,
-    Floats,
-    NumberReader,
-    decimal_mark,
-    is_absent,
-    is_value,
-    kind_of,
-)
+from joulelab.logs.cells import CellKind, NumberReader, decimal_mark, is_absent, is_value, kind_of
 
 Converter = Callable[[Sequence[str]], Floats]  # Texts to numbers, NaN for no value.
 

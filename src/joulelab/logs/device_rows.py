@@ -15,15 +15,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Bools, Floats, Indices
 from joulelab.errors import UserError
 from joulelab.format import count, percent
-from joulelab.logs.cells import CellKind, Floats, is_absent, kind_of
+from joulelab.logs.cells import CellKind, is_absent, kind_of
 from joulelab.logs.columns import NVIDIA_POWER, LogOptions, find, parse_name
 from joulelab.logs.csv_table import Table
-
-Indices = NDArray[np.intp]
 
 MOST_DEVICES = 64
 TURNS = 0.9  # Share of polls or rounds in which each value of a column of devices occurs once.
@@ -230,7 +228,7 @@ def _is_index(cells: Sequence[str]) -> bool:
     return values in expected
 
 
-def begins_poll(t_s: Floats) -> NDArray[np.bool_]:
+def begins_poll(t_s: Floats) -> Bools:
     """Return which rows begin a poll: those after a pause, by the usual pause of the log."""
     steps = np.diff(t_s)
     begins = np.ones(t_s.size, dtype=bool)

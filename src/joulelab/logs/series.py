@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from joulelab.arrays import Floats
 from joulelab.energy.signal import AVERAGE_S, INSPECTED_READINGS, Pace, is_moving_average, pace_of
 from joulelab.errors import UserError
 from joulelab.format import count
-from joulelab.logs.cells import Floats
 from joulelab.logs.columns import NVIDIA_POWER, LogOptions
 from joulelab.sensors.nvml_accuracy import (
     GAIN_UNCERTAINTY,

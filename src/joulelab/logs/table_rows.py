@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from joulelab.arrays import Floats
 from joulelab.errors import UserError
 from joulelab.format import count, duration, percent, quantity
-from joulelab.logs.cells import Floats, is_absent
+from joulelab.logs.cells import is_absent
 from joulelab.logs.columns import (
     NVIDIA_POWER,
     PLAIN_POWER_W,

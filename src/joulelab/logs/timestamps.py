@@ -12,8 +12,9 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
+from joulelab.arrays import Floats
 from joulelab.errors import UserError
-from joulelab.logs.cells import CellKind, Floats, is_absent, kind_of, number
+from joulelab.logs.cells import CellKind, is_absent, kind_of, number
 from joulelab.logs.columns import (
     TIME_UNITS,
     UNIT_NAMES,

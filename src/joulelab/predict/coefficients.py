@@ -13,10 +13,10 @@ from importlib.resources import files
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-Floats = NDArray[np.float64]
+from joulelab.arrays import Floats
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 GENERIC_WIDENING = 3.0

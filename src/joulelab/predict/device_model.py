@@ -25,7 +25,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from joulelab.predict.coefficients import COEFFICIENT_NAMES, Datasheet, Floats
+from joulelab.arrays import Floats
+from joulelab.predict.coefficients import COEFFICIENT_NAMES, Datasheet
 from joulelab.predict.steps import LIBRARY_CONVOLUTIONS, OperatorTable
 
 OVERLAP = 3.0

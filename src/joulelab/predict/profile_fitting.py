@@ -18,11 +18,11 @@ import numpy as np
 from scipy import stats
 from scipy.optimize import least_squares
 
+from joulelab.arrays import Floats
 from joulelab.errors import UserError
 from joulelab.predict.coefficients import (
     COEFFICIENT_NAMES,
     Datasheet,
-    Floats,
     expect_coefficients,
     find_datasheet,
     generic_datasheet,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from joulelab.predict.coefficients import Floats
+from joulelab.arrays import Floats
 
 PHASES = ("train", "infer")
 

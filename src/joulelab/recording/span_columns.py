@@ -9,12 +9,10 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from joulelab.arrays import Bools, Floats, Indices, Integers
 from joulelab.recording.span_blocks import NONE, SPAN, Attributes, Block, Row
 from joulelab.recording.trace_format import SPAN_COLUMNS
 from joulelab.recording.trace_spans import SPAN_EVENTS, Key, TraceSpan, Window
-
-Integers = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 ROWS_PER_BLOCK = 1024
 """Rows are turned into a block when there are this many with equal names of attributes."""
@@ -207,7 +205,7 @@ class SpanColumns(Sequence[TraceSpan]):
         return SpanColumns(self.names, self.spans[chosen], self._attributes, device)
 
     @property
-    def is_finished(self) -> NDArray[np.bool_]:
+    def is_finished(self) -> Bools:
         """Whether each span has ended."""
         return np.asarray(self.spans["stop_ns"] != NONE)
 
@@ -226,7 +224,7 @@ class SpanColumns(Sequence[TraceSpan]):
         """Group the spans by name; names are in the order in which they appear first."""
         return {name: self.where(at) for name, at in self.positions().items()}
 
-    def positions(self) -> dict[str, NDArray[np.intp]]:
+    def positions(self) -> dict[str, Indices]:
         """Return where the spans of each name are; names are in the order of :meth:`by_name`."""
         order = np.argsort(self.spans["name"], kind="stable")
         counts = np.bincount(self.spans["name"], minlength=len(self.names))
@@ -443,7 +441,7 @@ class SpanTable:
         return SpanColumns(list(codes), np.insert(finished.spans, at, own), table, device)
 
 
-def _order(spans: NDArray[np.void]) -> NDArray[np.intp] | None:
+def _order(spans: NDArray[np.void]) -> Indices | None:
     """Return the order in which spans began; ``None`` if they are in it. Outer spans are first."""
     start_ns, index = spans["start_ns"], spans["index"]
     later = start_ns[1:] > start_ns[:-1]

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from joulelab.arrays import Floats, Integers
 from joulelab.errors import TraceError
 from joulelab.format import count
 from joulelab.recording.span_columns import SpanColumns, SpanTable
@@ -30,7 +31,7 @@ BLOCK = 1 << 18
 """Number of records that are read and checked at a time: they fit a processor's cache."""
 THREADS = 4
 """Number of blocks worked on at a time, if there are as many cores."""
-Timestamps = NDArray[np.int64]
+Timestamps = Integers
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -39,7 +40,7 @@ class Readings(NamedTuple):
     """One channel's timestamps (CLOCK_MONOTONIC) in order, and its values; NaN is a gap."""
 
     t_ns: Timestamps
-    value: NDArray[np.float64]
+    value: Floats
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Trace:
         return cls(tuple(channels), tuple(series), tuple(absent))
 
 
-def in_order(t_ns: Timestamps, value: NDArray[np.float64]) -> Readings:
+def in_order(t_ns: Timestamps, value: Floats) -> Readings:
     """Sort readings by their timestamps; those with equal timestamps keep their order."""
     order = np.argsort(t_ns, kind="stable")
     return Readings(t_ns[order], value[order])
@@ -248,9 +249,7 @@ class TraceReader:
             damage.append(f"{entries} left out of {self._events.name}")
         if self._has_no_events:
             damage.append(f"there is no {self._events.name}, so spans and gaps are unknown")
-        return Trace(
-            self.channels, series, self.absent, self.header, events, spans, tuple(damage)
-        )
+        return Trace(self.channels, series, self.absent, self.header, events, spans, tuple(damage))
 
     def _check(self, records: NDArray[np.void]) -> None:
         """Count the whole records after those already counted; stop at a damaged one."""
@@ -312,7 +311,7 @@ class _MappedSeries(Sequence[Readings]):
     def __init__(
         self,
         records: NDArray[np.void],
-        counts: NDArray[np.int64],
+        counts: Integers,
         size: Callable[[], int],
         release: Callable[[], None],
     ) -> None:

@@ -12,8 +12,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
-from numpy.typing import NDArray
 
+from joulelab.arrays import Floats
 from joulelab.carbon.costs import J_PER_KWH
 from joulelab.carbon.token_costs import TokenCosts
 from joulelab.energy.estimator import EnergyEstimator
@@ -41,8 +41,6 @@ from joulelab.report.charts.style import INK, NUMBER, SERIES_COLOURS, chart, spe
 from joulelab.report.page_template import fill_template
 from joulelab.report.svg_figure import draw_svg
 from joulelab.uncertain import Ratio
-
-Floats = NDArray[np.float64]
 
 PARTS = {"idle": "Idle", "decode": "Decode", "prefill": "Prefill"}
 _COLOURS = ("#b8bec6", SERIES_COLOURS[5], SERIES_COLOURS[4])

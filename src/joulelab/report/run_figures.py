@@ -11,8 +11,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
-from numpy.typing import NDArray
 
+from joulelab.arrays import Floats, Integers
 from joulelab.format import count, duration, percent, quantity, scale, time_scale, with_interval
 from joulelab.recording.trace import Trace
 from joulelab.report.charts.power import power_of
@@ -148,9 +148,9 @@ class _Line:
 
     label: str
     part: str
-    t_s: NDArray[np.float64]
-    power_w: NDArray[np.float64]
-    stretch: NDArray[np.int64]
+    t_s: Floats
+    power_w: Floats
+    stretch: Integers
 
     def reduced(self, buckets: int) -> pd.DataFrame:
         drawn = reduced_positions(self.t_s, self.power_w, buckets)
@@ -283,8 +283,8 @@ def spans_figure(recorded: RecordedRun) -> RunFigure | None:
 class _Lane:
     """All spans of a name; times from the start of the run."""
 
-    start_s: NDArray[np.float64]
-    stop_s: NDArray[np.float64]
+    start_s: Floats
+    stop_s: Floats
 
     @property
     def length_s(self) -> float:
@@ -293,7 +293,7 @@ class _Lane:
 
 def _lanes(recorded: RecordedRun) -> dict[str, _Lane]:
     """Collect the spans of each name, in the order in which names appear."""
-    found: dict[str, list[NDArray[np.float64]]] = {}
+    found: dict[str, list[Floats]] = {}
     for recording, spans in zip(recorded.recordings, recorded.spans, strict=True):
         zero_s = recorded.window_ns(recording)[0] * 1e-9 - recorded.time_s(recording)[0]
         for name, own in spans.by_name().items():

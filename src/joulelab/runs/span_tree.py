@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Integers
 from joulelab.energy.energy import Energy
 from joulelab.energy.estimator import (
     EnergyEstimator,
@@ -24,8 +24,6 @@ from joulelab.recording.span_columns import SpanColumns
 from joulelab.recording.trace import Trace, read_trace
 from joulelab.runs.record import Run, SpanTotal, is_recording
 from joulelab.validation import MOST_NS
-
-Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,9 +18,10 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from joulelab.arrays import Floats
 from joulelab.stats.difference import Difference
 from joulelab.stats.estimates import Estimate, ratio_interval
-from joulelab.stats.variance import Array, Codes, prior, within
+from joulelab.stats.variance import Codes, prior, within
 from joulelab.uncertain import CONFIDENCE
 
 
@@ -43,7 +44,7 @@ class CellMean:
 
 
 def blocked_means(
-    values: Array, own: Array, shared: Array, cells: Codes, blocks: Codes
+    values: Floats, own: Floats, shared: Floats, cells: Codes, blocks: Codes
 ) -> list[CellMean]:
     """Average the repeats of each cell of one pool, see the module.
 
@@ -103,7 +104,7 @@ def mean_difference(pairs: Sequence[tuple[CellMean, CellMean]]) -> Difference:
     return mean_contrast(np.array([[as_row(one) for one in pair] for pair in pairs]), (1, -1))
 
 
-def mean_contrast(cells: Array, signs: Sequence[int]) -> Difference:
+def mean_contrast(cells: Floats, signs: Sequence[int]) -> Difference:
     """Return the mean over combinations of a sum of cells with signs, such as a difference.
 
     Degrees of freedom are Welch's, at most those of all cells together.
@@ -130,7 +131,7 @@ def mean_contrast(cells: Array, signs: Sequence[int]) -> Difference:
 
 
 def mean_over(
-    values: Array, errors: Difference, block_variance: float, block_df: float
+    values: Floats, errors: Difference, block_variance: float, block_df: float
 ) -> Difference:
     """Return the mean over models that ran in blocks, where both are samples of others.
 
@@ -151,7 +152,7 @@ def mean_over(
     return replace(errors, value=float(np.mean(values)), scatter=math.sqrt(total), df=df)
 
 
-def block_variance(values: Array, cells: Codes, blocks: Codes) -> tuple[float, float]:
+def block_variance(values: Floats, cells: Codes, blocks: Codes) -> tuple[float, float]:
     """Return the variance of a mean over cells from what the cells of a block share, and its df.
 
     It contains the cells' own scatter, as far as that does not average out. Both are 0 for one

@@ -8,10 +8,9 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import optimize, special
 
-from joulelab.stats.variance import Array
+from joulelab.arrays import Floats, Indices
 from joulelab.uncertain import CONFIDENCE, UncertainValue
 
 POWER = 0.8
@@ -260,7 +259,7 @@ def holm_confidence(p: Sequence[float], weights: Sequence[float] | None = None) 
     return list(confidence.tolist())
 
 
-def _holm_steps(p: Array, weights: Sequence[float] | None) -> tuple[NDArray[np.intp], Array, Array]:
+def _holm_steps(p: Floats, weights: Sequence[float] | None) -> tuple[Indices, Floats, Floats]:
     """Return the order of testing, each one's weight, and the weight that is left at its step."""
     weight = np.ones(len(p)) if weights is None else np.asarray(weights, dtype=float)
     known = np.flatnonzero(np.isfinite(p))

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 from scipy import stats
 from scipy.special import ndtri, stdtrit
 
-from joulelab.stats.variance import Array, Codes, prior, scatter
+from joulelab.arrays import Floats
+from joulelab.stats.variance import Codes, prior, scatter
 from joulelab.uncertain import CONFIDENCE, MOST_FACTOR
 
 UPPER = (1 + CONFIDENCE) / 2
@@ -69,7 +70,7 @@ def estimates(
     per: ArrayLike | None = None,
     correlated: ArrayLike | None = None,
     independent: ArrayLike | None = None,
-    scale: Array | None = None,
+    scale: Floats | None = None,
     pools: Pools | None = None,
 ) -> pd.DataFrame:
     r"""Estimate the mean over repeats, or the ratio of sums, of each cell, with a 95 % interval.
@@ -122,7 +123,7 @@ def estimates(
     known = np.isfinite(x) & (d > 0)
     cells, x, d, c, e = cells[known], x[known], d[known], c[known], e[known]
 
-    def added(parts: Array) -> Array:
+    def added(parts: Floats) -> Floats:
         return np.bincount(cells, weights=parts, minlength=count).astype(float)
 
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -209,7 +210,7 @@ def ratio_interval(value: float, half: float) -> tuple[float, float]:
     return value / spread, value * spread
 
 
-def mean_with_errors(values: Array, halves: Array) -> tuple[float, float]:
+def mean_with_errors(values: Floats, halves: Floats) -> tuple[float, float]:
     """Return the mean of at least two values and half of its 95 % interval.
 
     The values are a sample (Student's t); what their own intervals contain may be the same error

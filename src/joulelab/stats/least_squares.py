@@ -7,21 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from joulelab.arrays import Floats
 from joulelab.stats.estimates import UPPER
-from joulelab.stats.variance import Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
     """Coefficients with half of their 95 % intervals and p-values of 0, and the residuals."""
 
-    values: Array
-    half_widths: Array
-    p: Array
-    residuals: Array
+    values: Floats
+    half_widths: Floats
+    p: Floats
+    residuals: Floats
 
 
-def fit_least_squares(design: Array, y: Array) -> Fit:
+def fit_least_squares(design: Floats, y: Floats) -> Fit:
     """Fit coefficients, one for each column of a design of full rank.
 
     Variances are HC3 (MacKinnon and White, *J. Econometrics* 29 (1985)). Degrees of freedom are

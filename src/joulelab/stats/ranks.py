@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
-from joulelab.stats.variance import Array
+from joulelab.arrays import Floats, Indices
 from joulelab.uncertain import CONFIDENCE
 
-Indices = NDArray[np.intp]
-Statistic = Callable[[Indices], Array]
+Statistic = Callable[[Indices], Floats]
 """From the indices of drawn points, shape (..., points), to values of shape (statistics, ...)."""
 
 LEAST = 5
@@ -43,9 +42,9 @@ class Resampled:
     The ends are NaN where every resample gives the same. Values: (statistics, resamples).
     """
 
-    low: Array
-    high: Array
-    values: Array
+    low: Floats
+    high: Floats
+    values: Floats
 
 
 def bootstrap(n: int, statistics: Statistic, seed: int = 0) -> Resampled:
@@ -121,18 +120,18 @@ def rank_correlations(target: ArrayLike, others: Mapping[str, ArrayLike]) -> dic
     }
 
 
-def spearman(y: Array, xs: Sequence[Array]) -> Statistic:
+def spearman(y: Floats, xs: Sequence[Floats]) -> Statistic:
     """Return Spearman's ρ of each other with the target: Pearson's of mid-ranks."""
 
-    def of(index: Indices) -> Array:
+    def of(index: Indices) -> Floats:
         second = _centred_ranks(y[index])
-        values: Array = np.array([_cosine(_centred_ranks(x[index]), second) for x in xs])
+        values: Floats = np.array([_cosine(_centred_ranks(x[index]), second) for x in xs])
         return values
 
     return of
 
 
-def kendall(y: Array, xs: Sequence[Array]) -> Statistic:
+def kendall(y: Floats, xs: Sequence[Floats]) -> Statistic:
     """Return Kendall's τ-b of each other with the target.
 
     A resample is described by how often each point was drawn, so that sums over pairs are products
@@ -141,18 +140,18 @@ def kendall(y: Array, xs: Sequence[Array]) -> Statistic:
     second = np.sign(y[:, None] - y)
     firsts = [np.sign(x[:, None] - x) for x in xs]
 
-    def of(index: Indices) -> Array:
+    def of(index: Indices) -> Floats:
         n = len(y)
         flat = index.reshape(-1, index.shape[-1])
         offset = flat + n * np.arange(len(flat))[:, None]
         drawn = np.bincount(offset.ravel(), minlength=n * len(flat)).reshape(-1, n).astype(float)
 
-        def pairs(matrix: Array) -> Array:
-            sums: Array = ((drawn @ matrix) * drawn).sum(axis=-1)
+        def pairs(matrix: Floats) -> Floats:
+            sums: Floats = ((drawn @ matrix) * drawn).sum(axis=-1)
             return sums.reshape(index.shape[:-1])
 
         ordered = pairs(second**2)
-        values: Array = np.array(
+        values: Floats = np.array(
             [_fraction(pairs(first * second), pairs(first**2) * ordered) for first in firsts]
         )
         return values
@@ -161,10 +160,10 @@ def kendall(y: Array, xs: Sequence[Array]) -> Statistic:
 
 
 def _correlate(
-    y: Array,
-    xs: Sequence[Array],
-    statistic: Callable[[Array, Sequence[Array]], Statistic],
-    p: Callable[[Array, Array], float],
+    y: Floats,
+    xs: Sequence[Floats],
+    statistic: Callable[[Floats, Sequence[Floats]], Statistic],
+    p: Callable[[Floats, Floats], float],
 ) -> list[Rank]:
     n = len(y)
     varied = [n > 1 and bool(np.ptp(x) > 0 and np.ptp(y) > 0) for x in xs]
@@ -195,11 +194,11 @@ def _tested(rank: Rank) -> Rank:
     return replace(rank, low=min(rank.low, 0.0), high=max(rank.high, 0.0))
 
 
-def _spearman_p(x: Array, y: Array) -> float:
+def _spearman_p(x: Floats, y: Floats) -> float:
     if len(x) > _EXACT:
         return float(stats.spearmanr(x, y).pvalue)
 
-    def of(x: Array, axis: int) -> Array:
+    def of(x: Floats, axis: int) -> Floats:
         del axis
         return _cosine(_centred_ranks(x), _centred_ranks(np.broadcast_to(y, x.shape)))
 
@@ -210,15 +209,15 @@ def _spearman_p(x: Array, y: Array) -> float:
     return float(test.pvalue)
 
 
-def _centred_ranks(values: Array) -> Array:
-    ranks: Array = np.asarray(stats.rankdata(values, axis=-1), dtype=float)
-    centred: Array = ranks - (values.shape[-1] + 1) / 2
+def _centred_ranks(values: Floats) -> Floats:
+    ranks: Floats = np.asarray(stats.rankdata(values, axis=-1), dtype=float)
+    centred: Floats = ranks - (values.shape[-1] + 1) / 2
     return centred
 
 
-def _cosine(a: Array, b: Array) -> Array:
+def _cosine(a: Floats, b: Floats) -> Floats:
     return _fraction((a * b).sum(axis=-1), (a * a).sum(axis=-1) * (b * b).sum(axis=-1))
 
 
-def _fraction(product: Array, squares: Array) -> Array:
+def _fraction(product: Floats, squares: Floats) -> Floats:
     return np.where(squares > 0, product / np.sqrt(np.where(squares > 0, squares, 1.0)), 0.0)

@@ -6,10 +6,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-from joulelab.stats.variance import Array
+from joulelab.arrays import Floats, Indices
 
 LEAST = 8
 """With fewer points two segments cannot be distinguished from a line."""
@@ -37,7 +36,7 @@ class Segments:
     p: float
 
 
-def two_segments(x: Array, y: Array, seed: int = 0) -> Segments | None:
+def two_segments(x: Floats, y: Floats, seed: int = 0) -> Segments | None:
     """Find the best bend, its interval, and whether one line fits as well.
 
     A bend is fitted to the points, so that the usual F test of the two slopes would find one too
@@ -77,7 +76,7 @@ def two_segments(x: Array, y: Array, seed: int = 0) -> Segments | None:
     return Segments(bend, *ends, intercept, below, above, p)
 
 
-def _profile(x: Array, y: Array, bends: Array, bent: Array) -> tuple[float, float]:
+def _profile(x: Floats, y: Floats, bends: Floats, bent: Floats) -> tuple[float, float]:
     """Return the ends of the bends that fit about as well as the best one (F test, 95 %).
 
     If the first or the last bend that was tried is one of them, nothing excludes those beyond.
@@ -91,17 +90,17 @@ def _profile(x: Array, y: Array, bends: Array, bent: Array) -> tuple[float, floa
     return float(low), float(high)
 
 
-def _design(x: Array, bend: float) -> Array:
+def _design(x: Floats, bend: float) -> Floats:
     return np.stack([np.ones_like(x), np.minimum(x, bend), np.maximum(x - bend, 0.0)], axis=1)
 
 
-def _basis(design: Array) -> Array:
+def _basis(design: Floats) -> Floats:
     """Return orthonormal columns that span those of the design."""
     scaled = design / np.linalg.norm(design, axis=0)
     return np.asarray(np.linalg.qr(scaled)[0], dtype=float)
 
 
-def _gain(y: Array, line: Array, bent: Array) -> tuple[Array, NDArray[np.intp]]:
+def _gain(y: Floats, line: Floats, bent: Floats) -> tuple[Floats, Indices]:
     """Return how much smaller the best bend's residuals are than the line's, and which it is.
 
     Shapes: (samples, points), (points, 2), (bends, points, 3).
@@ -116,7 +115,7 @@ def _gain(y: Array, line: Array, bent: Array) -> tuple[Array, NDArray[np.intp]]:
     return straight / np.maximum(left, floor), best
 
 
-def _drawn(rng: np.random.Generator, fitted: Array, residuals: Array, parameters: int) -> Array:
+def _drawn(rng: np.random.Generator, fitted: Floats, residuals: Floats, parameters: int) -> Floats:
     """Draw points that scatter about the fitted ones like the residuals: (samples, points)."""
     n = len(fitted)
     spread = (residuals - residuals.mean()) * math.sqrt(n / (n - parameters))

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from scipy import linalg, optimize, sparse, special, stats
 from scipy.sparse import csgraph
 
-Array = NDArray[np.float64]
+from joulelab.arrays import Floats
+
 Codes = NDArray[np.integer[Any]]
 
 LEAST_CELLS = 5
@@ -50,7 +51,7 @@ class Scatter:
     block_p: float
 
 
-def scatter(values: Array, cells: Codes, blocks: Codes) -> Scatter:
+def scatter(values: Floats, cells: Codes, blocks: Codes) -> Scatter:
     """Analyse the variance with cells as fixed effects and blocks as a random one.
 
     The block's variance is Henderson's (method 3): its sum of squares, given the cells, minus what
@@ -87,7 +88,7 @@ def scatter(values: Array, cells: Codes, blocks: Codes) -> Scatter:
     )
 
 
-def _block_equations(centred: Array, cells: Codes, blocks: Codes) -> tuple[Array, Array]:
+def _block_equations(centred: Floats, cells: Codes, blocks: Codes) -> tuple[Floats, Floats]:
     """Return the normal equations of the blocks' effects, given the cells.
 
     Shapes: (blocks, blocks) and (blocks,): a column for each block would take the product of
@@ -102,7 +103,7 @@ def _block_equations(centred: Array, cells: Codes, blocks: Codes) -> tuple[Array
     return equations, np.bincount(block, weights=centred).astype(np.float64)
 
 
-def _least_squares(equations: Array, right: Array) -> tuple[Array, int]:
+def _least_squares(equations: Floats, right: Floats) -> tuple[Floats, int]:
     """Solve the normal equations; return a solution and their rank.
 
     Effects are known up to a constant for blocks that cells connect: one of each such group is 0.
@@ -129,7 +130,7 @@ class Prior:
     df: float
     most_df: float
 
-    def moderate(self, variance: Array, df: Array) -> tuple[Array, Array]:
+    def moderate(self, variance: Floats, df: Floats) -> tuple[Floats, Floats]:
         """Shrink each cell's variance s² with d degrees of freedom towards the typical one.
 
         Return (d0 s0² + d s²) / (d0 + d), and the lesser of d0 + d and ``most_df``.
@@ -139,7 +140,7 @@ class Prior:
         return moderated, np.minimum(self.df + df, self.most_df)
 
 
-def prior(variance: Array, df: Array, most_df: float) -> Prior | None:
+def prior(variance: Floats, df: Floats, most_df: float) -> Prior | None:
     """Estimate how equal the scatters of cells are, from the likelihood of their variances.
 
     Given s0² and d0, s²/s0² of a cell with d degrees of freedom follows F(d, d0). d0 is not the
@@ -189,7 +190,7 @@ def prior(variance: Array, df: Array, most_df: float) -> Prior | None:
     return Prior(math.exp(best(lowest)[1]), math.exp(lowest), most_df)
 
 
-def within(values: Array, cells: Codes) -> Array:
+def within(values: Floats, cells: Codes) -> Floats:
     """Subtract the mean of each cell."""
     _, codes = np.unique(cells, return_inverse=True)
     means = np.bincount(codes, weights=values) / np.bincount(codes)

@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from joulelab.forecast.series import Floats, load_scipy
+from joulelab.arrays import Floats
+from joulelab.forecast.series import load_scipy
 from joulelab.format import percent
 from joulelab.tune.probes import Probe
 from joulelab.tune.result import Result

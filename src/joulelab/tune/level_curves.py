@@ -17,11 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Floats, Indices
 from joulelab.tune.probes import Knob, Level, Probe
-
-Floats = NDArray[np.float64]
 
 HYPOTHESES = 400
 DRAWS = 500
@@ -131,7 +129,7 @@ class LevelCurves:
             np.hypot(self._energy_noise[chosen], energy.own_uncertainty),
         )
 
-    def _resample(self, weights: Floats) -> NDArray[np.intp]:
+    def _resample(self, weights: Floats) -> Indices:
         """Draw hypotheses by their weights, evenly (systematic resampling)."""
         steps = (np.arange(DRAWS) + self._rng.random()) / DRAWS
         chosen = np.searchsorted(np.cumsum(weights) / weights.sum(), steps)
@@ -184,9 +182,7 @@ class _Pooled:
     own_uncertainty: float
 
 
-def _pool(
-    level: NDArray[np.intp], values: Floats, noise: Floats, uncertainties: Sequence[float]
-) -> _Pooled:
+def _pool(level: Indices, values: Floats, noise: Floats, uncertainties: Sequence[float]) -> _Pooled:
     own = np.nan_to_num(np.array(uncertainties))
     variance = np.add.outer(noise**2, own**2)
     member = (level[:, None] == np.unique(level)).astype(float)

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Bools, Floats, Indices
 from joulelab.errors import UserError
 from joulelab.format import percent
-from joulelab.tune.level_curves import CurveDraws, Floats, LevelCurves
+from joulelab.tune.level_curves import CurveDraws, LevelCurves
 from joulelab.tune.probes import Knob, Probe, Settings
 from joulelab.tune.result import Estimate, FrontPoint, Result
 
@@ -213,8 +213,8 @@ class _Outlook:
     baseline: int
     max_slowdown: float
     objective: str
-    allowed: NDArray[np.bool_]
-    repeats: NDArray[np.intp]
+    allowed: Bools
+    repeats: Indices
     slowdown: Floats = field(init=False)
     relative_energy: Floats = field(init=False)
     cost: Floats = field(init=False)
@@ -302,7 +302,7 @@ class _Outlook:
     def _value(self, weight: Floats) -> Floats:
         return weight @ (self.cost + EXCEEDED_COST * self._exceeds)
 
-    def _choose(self, weight: Floats, seen: NDArray[np.bool_]) -> tuple[NDArray[np.intp], Floats]:
+    def _choose(self, weight: Floats, seen: Bools) -> tuple[Indices, Floats]:
         """Choose a level for each row of weights of the draws; return its cost, too."""
         is_eligible = (weight @ self._exceeds <= RISK) & (weight @ self._is_worse <= NOT_BETTER)
         is_eligible &= weight @ self._is_slower <= MORE_LIKELY

@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from joulelab.arrays import Floats
 from joulelab.errors import UserError
 from joulelab.tune.probes import Knob, Level
-from joulelab.tune.surface import Floats, is_ordered
+from joulelab.tune.surface import is_ordered
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -9,15 +9,15 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Bools, Floats
 from joulelab.errors import UserError
 from joulelab.format import percent
 from joulelab.tune.level_search import LevelSearch
 from joulelab.tune.probes import Knob, Probe, Search, Settings
 from joulelab.tune.proposals import Cell, propose
 from joulelab.tune.result import Estimate, FrontPoint, Result
-from joulelab.tune.surface import Floats, Scales, Surface, coordinates
+from joulelab.tune.surface import Scales, Surface, coordinates
 
 TO_TARGET = "energy-to-target"
 OBJECTIVES = ("energy", "edp", TO_TARGET)
@@ -296,7 +296,7 @@ class SettingsSearch:
         surface = Surface(points[: len(units)][used], values[used], RUN_SCALES, variances[used])
         return surface.predict(points[len(units) :])
 
-    def _has_reached(self, cells: Sequence[Cell]) -> NDArray[np.bool_]:
+    def _has_reached(self, cells: Sequence[Cell]) -> Bools:
         """Whether runs at these settings reached the target at least as often as not."""
         if self.objective != TO_TARGET:
             return np.ones(len(cells), dtype=bool)
@@ -311,15 +311,15 @@ class SettingsSearch:
         both = zip(self.knobs, cell, strict=True)
         return tuple(level for knob, level in both if not knob.is_limit)
 
-    def _is_within_bound(self, model: _Model) -> NDArray[np.bool_]:
+    def _is_within_bound(self, model: _Model) -> Bools:
         """Whether the slow-down is within the bound with 95 % confidence; the baseline's is."""
         mean, deviation = model.duration
         at_most = mean + ONE_SIDED * deviation
         is_base = np.array([cell == self._base for cell in model.cells])
-        is_within: NDArray[np.bool_] = is_base | (at_most <= math.log1p(self.max_slowdown))
+        is_within: Bools = is_base | (at_most <= math.log1p(self.max_slowdown))
         return is_within
 
-    def _front(self, model: _Model, allowed: NDArray[np.bool_]) -> tuple[FrontPoint, ...]:
+    def _front(self, model: _Model, allowed: Bools) -> tuple[FrontPoint, ...]:
         points = []
         least = math.inf
         for index in np.argsort(model.duration[0], kind="stable"):

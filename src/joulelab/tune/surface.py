@@ -15,11 +15,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Floats
 from joulelab.tune.probes import Knob, Settings
-
-Floats = NDArray[np.float64]
 
 DRIFT_PROBES = 8.0
 """Number of probes over which the machine's state changes noticeably."""

@@ -26,8 +26,8 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Bools, Floats, Integers
 from joulelab.energy.incident import Incident
 from joulelab.energy.signal import variability
 from joulelab.energy.signal.averaged_readings import (
@@ -70,8 +70,6 @@ from joulelab.energy.signal.reconciliation import (
 from joulelab.energy.signal.thinning import is_long, thin
 from joulelab.energy.signal.timestamp_alignment import (
     NO_STRETCHES,
-    Bools,
-    Floats,
     Intervals,
     Stretches,
     blind_s,
@@ -257,7 +255,7 @@ def _source_curve(source: Source, edges_s: Floats) -> EnergyCurve | None:
 
 def integrate(
     channel: Channel,
-    t_ns: NDArray[np.int64],
+    t_ns: Integers,
     value: Floats,
     interval_s: float,
     points: ChangePoints = NO_CHANGE_POINTS,

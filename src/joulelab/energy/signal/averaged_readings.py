@@ -15,11 +15,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Bools, Floats
 from joulelab.energy.signal.curve import EnergyCurve
 from joulelab.energy.signal.power_states import MIN_VARIANCE_W2, posterior_covariance
-from joulelab.energy.signal.timestamp_alignment import Floats
 from joulelab.energy.signal.variability import (
     EDGE_SHAPE,
     Variogram,
@@ -125,7 +124,7 @@ class Sharpened(NamedTuple):
     power_w: Floats  # Means over one update period each.
     off_w: Floats  # Standard uncertainty of restored powers; 0 elsewhere.
     variogram: Variogram  # Of the readings without a change point.
-    restored: NDArray[np.bool_]  # Whether each change point's step was restored.
+    restored: Bools  # Whether each change point's step was restored.
 
 
 def is_averaged(channel: Channel) -> bool:

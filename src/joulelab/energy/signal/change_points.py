@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from joulelab.energy.signal.timestamp_alignment import Bools, Floats, Indices
+from joulelab.arrays import Bools, Floats, Indices
 
 MAX_STATES = 24  # With more states, each would occur too rarely to estimate its power.
 MANY_POINTS = 1 << 17  # See :attr:`ChangePoints.show_parts`.

@@ -17,14 +17,12 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Bools, Floats, Indices, Integers
 from joulelab.energy.signal.implausible_power import MAX_LATENCY_S
 from joulelab.energy.signal.polled_meters import SLOW_S, observed
 from joulelab.energy.signal.timestamp_alignment import (
     GAP_FACTOR,
-    Bools,
-    Floats,
     Intervals,
     max_age_s,
     mean_age_s,
@@ -180,7 +178,7 @@ def _late_s(length: Floats, spacing: float) -> Floats:
     return late_s
 
 
-def _astray(channel: Channel, t_s: Floats, value: Floats, broken: NDArray[np.intp]) -> Bools:
+def _astray(channel: Channel, t_s: Floats, value: Floats, broken: Indices) -> Bools:
     """Find where a counter left its course at one ``broken`` step and came back at the next."""
     astray = np.zeros(max(value.size - 1, 0), dtype=bool)
     for left, back in pairwise(broken.tolist()):
@@ -191,9 +189,7 @@ def _astray(channel: Channel, t_s: Floats, value: Floats, broken: NDArray[np.int
     return astray
 
 
-def is_faultless(
-    channel: Channel, apart_ns: NDArray[np.int64], energy: Floats, spacing: float
-) -> bool:
+def is_faultless(channel: Channel, apart_ns: Integers, energy: Floats, spacing: float) -> bool:
     """Report whether a counter plainly rose, from times and energies between its readings."""
     if energy.size == 0:
         return True

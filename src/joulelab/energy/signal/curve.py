@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from joulelab.arrays import Bools, Floats, Indices
 from joulelab.energy.signal.missing_readings import Missing, Readable, missing_variance_j2
-from joulelab.energy.signal.timestamp_alignment import GAP_FACTOR, Bools, Floats
+from joulelab.energy.signal.timestamp_alignment import GAP_FACTOR
 from joulelab.energy.signal.variability import EDGE_SHAPE, Variogram
 
 SAME_LENGTH = 0.02  # Lengths of time beyond the readings that differ by less are the same.
-Pieces = NDArray[np.intp]
+Pieces = Indices
 
 SAMPLES_PER_WINDOW = 8  # Number of times that represent all of a window.
 VARIOGRAMS_AT_A_TIME = 1 << 12  # Of each span it takes 10 kB.
@@ -168,7 +169,7 @@ class EnergyCurve:
         found = np.searchsorted(self.time_s, t, side="right") - 1
         return np.clip(found, 0, self.power_w.size - 1)
 
-    def _into_interval(self, t: Floats, piece: NDArray[np.intp]) -> Floats:
+    def _into_interval(self, t: Floats, piece: Indices) -> Floats:
         """Return the share of each piece's interval that is before ``t``."""
         into = (t - self.interval_start_s[piece]) / self.interval_length_s[piece]
         return np.clip(into, 0.0, 1.0)
@@ -233,7 +234,7 @@ class EnergyCurve:
         both = rougher._replace(middle_j2=(one.middle_j2 + other.middle_j2) / 2)
         return both.variance_j2(at_s, weight)
 
-    def _read_at(self, t: Floats, piece: NDArray[np.intp], sign: float) -> tuple[Floats, Floats]:
+    def _read_at(self, t: Floats, piece: Indices, sign: float) -> tuple[Floats, Floats]:
         """Return times and weights of energies that add up to the error of that at ``t``.
 
         Shapes: (times, edges). The last is ``t``.

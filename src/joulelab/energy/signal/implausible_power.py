@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from joulelab.energy.signal.timestamp_alignment import GAP_FACTOR, Bools, Floats, spacing_s
+from joulelab.arrays import Bools, Floats
+from joulelab.energy.signal.timestamp_alignment import GAP_FACTOR, spacing_s
 from joulelab.recording.trace import Readings, each
 from joulelab.sensors.plausibility import max_power_w
 from joulelab.sensors.sensor import Channel, Quantity

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from joulelab.energy.signal.timestamp_alignment import Bools, Floats, Indices
+from joulelab.arrays import Bools, Floats, Indices
 from joulelab.energy.signal.variability import EDGE_SHAPE, hidden_within
 
 REACH = 32  # Places up to this many lengths of the missing time away count.

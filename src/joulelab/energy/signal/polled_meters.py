@@ -12,8 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from joulelab.arrays import Bools, Floats
 from joulelab.energy.signal.averaged_readings import SAME_PERIOD, Pace, pace_of, updates
-from joulelab.energy.signal.timestamp_alignment import GAP_FACTOR, Bools, Floats
+from joulelab.energy.signal.timestamp_alignment import GAP_FACTOR
 from joulelab.recording.trace import Readings
 from joulelab.sensors.sensor import Channel, Quantity, unknown_window_delay
 

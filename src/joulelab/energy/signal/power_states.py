@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from joulelab.arrays import Bools, Floats
 from joulelab.energy.signal.change_points import ChangePoints, Parts
-from joulelab.energy.signal.timestamp_alignment import Bools, Floats
 
 READINGS_AT_A_TIME = 1 << 16  # Their shares of 24 states take 40 MB.
 READINGS_PER_FIT = 512  # Enough to estimate the states' powers, which change as training goes on.

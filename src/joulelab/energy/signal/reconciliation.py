@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from joulelab.arrays import Bools, Floats
 from joulelab.energy.incident import Incident
 from joulelab.energy.signal.curve import EnergyCurve
-from joulelab.energy.signal.timestamp_alignment import MAD_TO_SIGMA, Bools, Floats
+from joulelab.energy.signal.timestamp_alignment import MAD_TO_SIGMA
 from joulelab.energy.signal.variability import EDGE_SHAPE, Variogram
 from joulelab.format import number, quantity
 from joulelab.sensors.calibration import TRANSFER_UNCERTAINTY

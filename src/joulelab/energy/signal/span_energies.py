@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from joulelab.arrays import Floats, Indices
 from joulelab.energy.signal import ComponentCurve, Source, energy_curve, is_long
 from joulelab.energy.signal.thinning import HOLE_GRID_REACH, window_readings
-from joulelab.energy.signal.timestamp_alignment import Floats, Indices
 from joulelab.recording.trace import Readings, each
 
 SPANS_AT_A_TIME = 1 << 14  # They, and the readings around them, fit a processor's cache.

@@ -11,16 +11,14 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Bools, Floats, Indices, Integers
 from joulelab.energy.signal.averaged_readings import is_averaged
 from joulelab.energy.signal.counters import counter_steps, is_faultless
 from joulelab.energy.signal.timestamp_alignment import (
     GAP_FACTOR,
     GRID_REACHES,
     NO_STRETCHES,
-    Floats,
-    Indices,
     Stretches,
     mean_age_s,
     spacing_s,
@@ -44,13 +42,13 @@ RESET_J = 1e9  # A counter that lost what it counted is made to go back by more 
 class Thinned(NamedTuple):
     """The readings that are kept, and sums of the others."""
 
-    t_ns: NDArray[np.int64]  # Shape: (kept,).
+    t_ns: Integers  # Shape: (kept,).
     value: Floats  # Finite, unless nothing was left out. Shape: (kept,).
     wrap: float | None  # Where a counter still wraps; ``None`` if its wraps were undone.
     after: Indices  # Position of the reading before each omitted stretch. Shape: (stretches,).
     stretches: Stretches  # The sums over the omitted stretches of a power channel.
 
-    def near(self, times_s: Floats) -> NDArray[np.bool_]:
+    def near(self, times_s: Floats) -> Bools:
         """Report which of the times, given in order, lie outside the omitted stretches."""
         before = np.searchsorted(self.t_ns, np.rint(times_s * 1e9).astype(np.int64)) - 1
         return ~np.isin(before, self.after)

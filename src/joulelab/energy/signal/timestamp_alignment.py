@@ -10,13 +10,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from joulelab.arrays import Bools, Floats, Indices
 from joulelab.sensors.sensor import Channel, Quantity
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-Indices = NDArray[np.intp]
 
 GAP_FACTOR = 2.5  # Readings more than this many intervals apart have a gap between them.
 MAD_TO_SIGMA = 1.4826  # Standard deviation over the median absolute deviation, normal distribution.

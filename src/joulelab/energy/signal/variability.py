@@ -19,12 +19,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from joulelab.arrays import Bools, Floats, Indices
 from joulelab.energy.signal.change_points import Parts
 from joulelab.energy.signal.timestamp_alignment import (
     MAD_TO_SIGMA,
-    Bools,
-    Floats,
-    Indices,
     Intervals,
     Stretches,
     blind_s,

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from joulelab.arrays import Floats
 from joulelab.errors import UserError
 from joulelab.format import count
-from joulelab.logs.cells import Floats
 from joulelab.logs.columns import LogOptions
 from joulelab.logs.csv_table import open_text, read_lines
 from joulelab.logs.timestamps import clock_times, dates, is_clock, time_zone

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from joulelab.arrays import Floats
 from joulelab.errors import UserError
 from joulelab.format import count, join_words
-from joulelab.logs.cells import Floats
 from joulelab.logs.formats.log_text import LogText, to_seconds
 from joulelab.logs.series import Kind, Meter, MeterRows, Series, to_series
 from joulelab.sensors.sensor import Quantity

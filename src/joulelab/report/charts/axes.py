@@ -10,8 +10,8 @@ from typing import Any
 import altair as alt
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from joulelab.arrays import Floats
 from joulelab.format import join_words
 from joulelab.report.charts.chart import Remark
 from joulelab.report.charts.style import NUMBER
@@ -28,8 +28,6 @@ _STEPS = ((10.0, 50**0.5), (5.0, 10**0.5), (2.0, 2**0.5), (1.0, 0.0))
 
 _CHANNELS = {"x": alt.X, "y": alt.Y}
 _ARROWS = {"x": ("triangle-left", "triangle-right"), "y": ("triangle-down", "triangle-up")}
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from typing import Any
 import altair as alt
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from joulelab.report.charts.axes import Floats, Framed
+from joulelab.arrays import Bools, Floats
+from joulelab.report.charts.axes import Framed
 from joulelab.report.charts.chart import LABEL, LABEL_WIDTHS_PX
 from joulelab.report.charts.style import HEIGHT_PX, INK, QUIET
 
@@ -35,7 +35,7 @@ _FIRST = 16  # Positions that are tried before the others.
 _TRIES = 1  # Orders in which names are placed, until all have room.
 _NARROW, _WIDE = frozenset("iljtfrI.,:;'|-/ ()[]"), frozenset("mwMW@%")
 
-Boxes = NDArray[np.float64]
+Boxes = Floats
 """Boxes in plots of any width, as rows: where its left and its right end are anchored, as fractions
 of the width; the ends, in pixels from there; top and bottom, in pixels from the top."""
 
@@ -239,7 +239,7 @@ class _Placement:
                 return float(found[0, 0]), float(found[0, 1]), int(is_far)
         return None
 
-    def free(self, own: int, positions: Floats, *, strict: bool) -> NDArray[np.bool_]:
+    def free(self, own: int, positions: Floats, *, strict: bool) -> Bools:
         """Report which positions of a name cover nothing; if strict, no mark either."""
         plot = self._plot
         boxes = plot.names_at(own, positions)
@@ -298,7 +298,7 @@ def _boxes(positions: Floats, width: float) -> Boxes:
     return np.column_stack([zero, zero, left, left + width, dy - LINE_PX / 2, dy + LINE_PX / 2])
 
 
-def meet(boxes: Boxes, others: Boxes, widths: tuple[float, float]) -> NDArray[np.bool_]:
+def meet(boxes: Boxes, others: Boxes, widths: tuple[float, float]) -> Bools:
     """Report which boxes meet any other at some width of the plot within a range.
 
     Distances across are linear in the width, so that those at its ends bound all.

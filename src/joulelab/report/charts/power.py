@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import altair as alt
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from joulelab.arrays import Floats, Integers
 from joulelab.errors import TraceError
 from joulelab.findings.all import Analysis
 from joulelab.format import quantity
@@ -230,9 +230,7 @@ def _lines(recorded: Trace) -> Iterator[pd.DataFrame]:
             )
 
 
-def power_of(
-    quantity: Quantity, t_ns: NDArray[np.int64], value: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def power_of(quantity: Quantity, t_ns: Integers, value: Floats) -> tuple[Floats, Floats]:
     """Return times and powers of readings; of a counter, between its readings."""
     known = np.isfinite(value)
     t_s, value = np.asarray(t_ns[known] * _NS, dtype=np.float64), value[known]

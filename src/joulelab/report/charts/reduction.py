@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Positions = NDArray[np.intp]
+from joulelab.arrays import Floats, Indices, Integers
+
+Positions = Indices
 
 
 def reduced_positions(t_s: Floats, values: Floats, buckets: int) -> Positions:
@@ -36,9 +36,7 @@ def reduced_positions(t_s: Floats, values: Floats, buckets: int) -> Positions:
     return np.unique(np.concatenate((firsts, lasts, by_value[firsts], by_value[lasts])))
 
 
-def merged_bars(
-    start_s: Floats, stop_s: Floats, pixel_s: float
-) -> tuple[Floats, Floats, NDArray[np.int64]]:
+def merged_bars(start_s: Floats, stop_s: Floats, pixel_s: float) -> tuple[Floats, Floats, Integers]:
     """Merge bars that are too narrow to be drawn alone.
 
     Narrower ones than a pixel become one bar with those that follow within a pixel. Wider ones stay
@@ -70,9 +68,7 @@ def merged_bars(
     return starts[order], stops[order], numbers[order]
 
 
-def _groups(
-    start_s: Floats, stop_s: Floats, gap_s: float
-) -> tuple[Floats, Floats, NDArray[np.int64]]:
+def _groups(start_s: Floats, stop_s: Floats, gap_s: float) -> tuple[Floats, Floats, Integers]:
     """Unite what begins less than a gap after everything before it has ended."""
     if not start_s.size:
         return start_s, stop_s, np.zeros(0, np.int64)
