@@ -122,7 +122,6 @@ class epochs(Generic[T]):  # noqa: N801  (used like a function, as `range` is)
     def _counted(
         self, batches: Iterable[S], tokens_in: Callable[[S], float | Tokens]
     ) -> Iterator[S]:
-        """Iterate over batches and count their tokens."""
         for batch in batches:
             counted = tokens_in(batch)
             tokens = counted if isinstance(counted, Tokens) else Tokens(counted)

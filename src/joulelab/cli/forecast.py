@@ -109,7 +109,6 @@ def _print(
     target: dict[str, Any] | None = None,
     prefix: str = "",
 ) -> None:
-    """Print a forecast, and the target that it belongs to."""
     costs = site.costs(forecast.gross_j, (forecast.gross_low_j, forecast.gross_high_j))
     text = costs.text()
     if as_json:

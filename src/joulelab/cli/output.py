@@ -133,11 +133,6 @@ def output_console() -> Console:
 def value_table(first: str, headings: Sequence[str], title: str | None = None) -> Table:
     """Create a table with a column of names, which may wrap, and columns of values.
 
-    Args:
-        first: Heading of the column of names.
-        headings: Headings of the columns of values.
-        title: Text above the table.
-
     Example:
         >>> table = value_table("model", ["MACs"])
         >>> [(column.header, column.justify) for column in table.columns]

@@ -98,13 +98,7 @@ def print_outcome(outcome: Outcome, apply: Sequence[str], page: Path | None) -> 
 
 
 def print_result(result: Result, per_unit: str = "", baseline: FrontPoint | None = None) -> None:
-    """Print a result: the settings, what they save, and the front.
-
-    Args:
-        result: What was found.
-        per_unit: What times and energies are for, for example ``" per sample"``.
-        baseline: Also shown if it is not on the front.
-    """
+    """Print a result: the settings, what they save, and the front."""
     echo(headline(result))
     front = list(result.front)
     if baseline is not None and all(one.settings != baseline.settings for one in front):

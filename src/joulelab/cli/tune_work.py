@@ -189,15 +189,7 @@ def _tune(work: Workload, knobs: Sequence[Knob], options: WorkOptions) -> Outcom
 def _report(
     outcome: Outcome, title: str, command: str, gpus: Collection[str], options: WorkOptions
 ) -> None:
-    """Write the outcome's files and print it.
-
-    Args:
-        outcome: What was found.
-        title: What was tuned.
-        command: The command with the chosen settings of the program; may be empty.
-        gpus: The GPUs that were tuned.
-        options: What the user asked for.
-    """
+    """Write the outcome's files and print it."""
     apply = [*device_commands(changed(outcome.result), sorted(gpus)), command]
     apply = [one for one in apply if one and outcome.is_better]
     page = None

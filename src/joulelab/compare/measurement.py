@@ -121,7 +121,6 @@ def read_group(name: str, role: str, span: str | None = None) -> Group:
 def _check_levels(
     path: str, chosen: Mapping[str, Sequence[str]], found: Sequence[Mapping[str, str]]
 ) -> None:
-    """Require that each chosen level exists."""
     known: dict[str, dict[str, None]] = {}
     for levels in found:
         for name, level in levels.items():
@@ -209,7 +208,6 @@ def _of_spans(run: Run, whole: Measurement, name: str) -> Measurement:
 
 
 def _of_study_run(run: Run) -> list[Measurement]:
-    """Measure each phase of a study run."""
     study = run.study
     assert study is not None
     block = (run.directory.resolve().parent.parent, study.block)
@@ -238,7 +236,6 @@ def _of_study_run(run: Run) -> list[Measurement]:
 
 
 def _levels(run: Run) -> dict[str, str]:
-    """Return the model of a study run, and its levels."""
     return {"model": str(run.model)} | {name: str(run.factors.get(name)) for name in FACTORS}
 
 

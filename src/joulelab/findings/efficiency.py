@@ -38,11 +38,6 @@ def model_ratios(
     The model to take has the least energy per unit of those that are not significantly less
     accurate than the most accurate one, where accuracies are known, else of all. Ratios are within
     blocks. Models whose net energy is not above 0 in each repeat have none.
-
-    Args:
-        measured: The measurements.
-        means: The means of their cells.
-        accuracies: :func:`joulelab.findings.accuracy.accuracy` of them.
     """
     equal = {
         (row["group"], row["phase"], row["quantity"], row["model"])

@@ -167,7 +167,6 @@ def _cells(
 
 
 def _rows_of(cells: _Cells, means: CellMeans, quantity: str) -> Floats:
-    """Return the mean of each cell as a row, for contrasts."""
     known = means[quantity]
     keys = [tuple(row[name] for name in CELL) for row in cells.rows]
     return np.array([as_row(known.get(key, UNKNOWN_MEAN)) for key in keys])

@@ -135,9 +135,6 @@ def write_paper_tables(tables: StudyTables, directory: Path) -> list[Path]:
     :func:`joulelab.findings.summary.summary`; ``summary.tex`` has :func:`result_table`. The same
     runs give the same bytes.
 
-    Returns:
-        The nine paths.
-
     Raises:
         StoreError: A file cannot be written.
     """
@@ -183,11 +180,6 @@ def escaped(text: str) -> str:
 
 def latex(table: pd.DataFrame, caption: str, label: str) -> str:
     r"""Format a table as a ``table`` environment, or a ``longtable`` of many rows.
-
-    Args:
-        table: Cells of text, which are escaped.
-        caption: Text above the table.
-        label: Label for ``\ref``.
 
     Example:
         >>> print(latex(pd.DataFrame({"model": ["my_net"]}), "Models", "tab:models"))

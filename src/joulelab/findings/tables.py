@@ -290,9 +290,6 @@ def write_results(tables: StudyTables, directory: Path) -> list[Path]:
 
     The same runs give the same bytes.
 
-    Returns:
-        The three paths.
-
     Raises:
         StoreError: A file cannot be written.
     """

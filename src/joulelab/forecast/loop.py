@@ -221,7 +221,6 @@ class _Budget(NamedTuple):
 
 
 def _budget(options: EpochOptions) -> _Budget | None:
-    """Choose the tighter budget; ``None`` if there is none."""
     budgets = [_Budget(options.max_energy_j)] if options.max_energy_j else []
     if options.max_carbon_g and options.carbon_intensity_g_per_kwh:
         per_j = carbon_g(1.0, options.carbon_intensity_g_per_kwh, pue=options.pue or 1.0)

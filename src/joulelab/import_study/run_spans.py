@@ -223,7 +223,6 @@ def _idle(span: ImportedSpan) -> RunSpan:
 
 
 def _parse(span: ImportedSpan, cells: Mapping[str, str]) -> dict[str, Any]:
-    """Parse the known cells that have a value."""
     values: dict[str, Any] = {}
     for name, cell in cells.items():
         if name not in _PARSERS or is_absent(cell):

@@ -180,7 +180,6 @@ def _remove_leftovers(partial: Path) -> None:
 
 
 def _move(partial: Path, directory: Path) -> None:
-    """Move the study to its directory with one rename."""
     replaced = partial.with_name(f".{directory.name}.replaced")
     with file_errors(f"cannot write {directory}"):
         shutil.rmtree(replaced, ignore_errors=True)

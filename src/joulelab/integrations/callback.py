@@ -85,7 +85,6 @@ class EnergyHooks:
         self.close()
 
     def _end_fit(self, *, failed: bool = False) -> Metrics:
-        """End the fit, show its summary and return its metrics."""
         if self.meter is not None:
             self.meter.attach_trackers()  # Frameworks end a tracker's run with the fit.
         fit, self._fit = self._fit, None
@@ -105,7 +104,6 @@ class EnergyHooks:
         print_summary(lines)
 
     def _in_units(self, row: Metrics) -> Metrics:
-        """Return a row as it is logged."""
         return row | in_wh(row) if self._wh else row
 
 

@@ -61,7 +61,6 @@ class Fit:
         self._begin(**ends)
 
     def _begin(self, total_epochs: float = math.inf, total_steps: float = math.inf) -> None:
-        """Begin to count and forecast epochs."""
         self._total_epochs, self._total_steps = total_epochs, total_steps
         self._pending: list[Epoch] = []
         self._validations: list[Span] = []

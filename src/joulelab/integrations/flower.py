@@ -187,7 +187,6 @@ class ClientRound:
         return self.computation_j + self.waiting_j
 
     def __add__(self, other: ClientRound) -> ClientRound:
-        """Add another client or round."""
         theirs = asdict(other)
         sums = {name: value + theirs[name] for name, value in asdict(self).items()}
         sums["client"] = self.client if self.client == other.client else ""

@@ -244,7 +244,6 @@ def wrap_step(owner: object, method: str, spans: HookSpans) -> Callable[[], None
 
 
 def _replace(owner: object, method: str, wrapped: Callable[..., Any]) -> Callable[[], None]:
-    """Replace a method of one object; return how to restore it."""
     own = vars(owner)
     before = {method: own[method]} if method in own else {}
 

@@ -113,7 +113,6 @@ def _arguments(line: str) -> tuple[str, list[str] | None]:
 
 
 def _statement(line: str) -> tuple[list[str] | None, str]:
-    """Parse the sensors and the statement of a line."""
     option, _, rest = line.strip().partition(" ")
     if not option.startswith("--"):
         return None, line

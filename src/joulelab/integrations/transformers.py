@@ -201,7 +201,6 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
     def _log(
         self, state: State, control: Control, row: Metrics, epoch: Epoch | None = None
     ) -> None:
-        """Log metrics as of now, or as of the end of an epoch."""
         if not row:
             return
         now = state.epoch, state.global_step, control.should_log

@@ -176,14 +176,7 @@ def _read_energy(
     of_cell: Callable[[Run], tuple[UncertainValue, float]],
     summarized: tuple[str, str] | None = None,
 ) -> UncertainValue:
-    """Read joules, or take the energy of a single run, or of a study's repeats.
-
-    Args:
-        text: What the user gave.
-        of_run: The energy of a single run.
-        of_cell: The energy of a study's run, and what to divide it by.
-        summarized: The phase and the column of the study's summary that is the same quantity.
-    """
+    """Read joules, or take the energy of a single run, or of a study's repeats."""
     given = _joules(text)
     if given is not None:
         return UncertainValue(given)

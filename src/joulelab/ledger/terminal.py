@@ -74,7 +74,6 @@ def _row_table(ledger: Ledger, console: Console) -> Table:
 
 
 def _split_table(splits: Sequence[TextTable]) -> Table | None:
-    """Return no table if there are none."""
     table = _table("share of", NAME)
     table.add_column("here", justify="right")
     table.add_column("published", justify="right")

@@ -59,14 +59,7 @@ class MeasuredLevel:
 def level_result(
     level: MeasuredLevel, log: RequestLog, trace: Trace | None, baseline: Baseline | None
 ) -> LevelResult:
-    """Compute latencies and, with a recording, energies of a level.
-
-    Args:
-        level: The level.
-        log: The requests that the server answered, from :func:`request_log`.
-        trace: The recording of the whole benchmark.
-        baseline: Idle power.
-    """
+    """Compute latencies and, with a recording, energies of a level."""
     replies = level.load.replies
     good = [one for one in replies if not one.error]
     gaps_ns = [np.diff(one.chunk_ns) for one in good if len(one.chunk_ns) > 1]
@@ -102,11 +95,6 @@ def request_log(replies: Sequence[Reply], first: int, tokenizer: Tokenizer) -> R
     """Return the requests that the server answered, in order of their start, on CLOCK_MONOTONIC.
 
     Where the server reports no tokens, those of the prompt are estimated, and the chunks counted.
-
-    Args:
-        replies: Replies in any order.
-        first: Number of the first request.
-        tokenizer: Estimates the tokens of a prompt.
     """
     replies = sorted((one for one in replies if one.was_answered), key=lambda one: one.start_ns)
     inputs = [one.counts.input_tokens for one in replies]

@@ -333,7 +333,6 @@ class OpenAIClient:
         return reply
 
     def _body(self, prompt: str, output_tokens: int) -> dict[str, Any]:
-        """Return the JSON of a request."""
         body: dict[str, Any] = {
             "model": self.model, "max_tokens": output_tokens, "stream": True,
         }  # fmt: skip

@@ -161,7 +161,6 @@ def _shown(time_s: float) -> str:
 
 
 def _named(names: Sequence[str], chosen: Bools) -> str:
-    """Name the first of the chosen requests."""
     found = [name for name, is_chosen in zip(names, chosen, strict=True) if is_chosen]
     rest = [f"{len(found) - NAMED} more"] if len(found) > NAMED else []
     return join_words([*found[:NAMED], *rest])

@@ -73,11 +73,6 @@ def read_requests(
 def write_requests(path: Path, requests: RequestLog, **labels: Sequence[str]) -> None:
     """Write a log of requests as JSONL that :func:`read_requests` reads, whole or not at all.
 
-    Args:
-        path: The file.
-        requests: What to write.
-        **labels: Additional columns.
-
     Raises:
         StoreError: It cannot be written.
     """

@@ -148,7 +148,6 @@ class LlmResult:
         }
 
     def _requests_json(self) -> list[dict[str, Any]]:
-        """Return one object per request."""
         if self.per_request is None:
             return []
         columns = ("energy_j", "low_j", "high_j", "prefill_j", "decode_j")

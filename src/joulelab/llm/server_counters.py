@@ -177,11 +177,6 @@ def disagreements(
 ) -> tuple[str, ...]:
     """Compare the tokens that a client saw with those that its server counted.
 
-    Args:
-        requests: All requests of the client between the two readings.
-        before: The server's counts before the first request.
-        after: Its counts after the last.
-
     Returns:
         A note for each total that differs by more than 1 %, with the likely reasons, or one that
         the server has no counts.

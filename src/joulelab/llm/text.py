@@ -144,11 +144,6 @@ def costs_of(
 ) -> Mapping[str, TokenCosts]:
     """Return the costs of a million tokens, see :data:`COST_TITLES`.
 
-    Args:
-        result: What was measured.
-        site: Where the electricity comes from.
-        unix_zero_s: Unix time at time 0 of the requests; NaN if it is unknown.
-
     Raises:
         UserError: The file of intensities cannot be read.
     """

@@ -294,7 +294,6 @@ def _cell_unit(cells: Sequence[str]) -> str | None:
 
 
 def _usual(unit: str) -> str:
-    """Write a unit as in the tables of units."""
     if unit.strip() == "MWh":
         return "MWh"
     unit = unit.strip().lower().replace("μ", "µ")

@@ -296,7 +296,6 @@ def _meter(
     options: LogOptions,
     notes: list[str],
 ) -> MeterRows:
-    """Describe the readings of one device in one column."""
     path, t_s = table.path, device.t_s
     if not has_readings(t_s, value):
         cells = table.cells(column.position)

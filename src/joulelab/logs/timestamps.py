@@ -257,7 +257,6 @@ def _parse_all_naive(cells: Sequence[str]) -> NDArray[np.datetime64] | None:
 
 
 def _parse(cell: str, formats: Sequence[str]) -> datetime | None:
-    """Parse one date; ``None`` if it is none."""
     if is_absent(cell):
         return None
     text = cell.strip()

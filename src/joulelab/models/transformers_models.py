@@ -175,15 +175,6 @@ def _build_language_model(
     """Build a language model with weights of their data type on their device.
 
     Random weights are created there. Those of a folder pass through the CPU in that type.
-
-    Args:
-        architecture: Class of the model.
-        config: Its configuration.
-        folder: Where its weights are, as safetensors; default: random ones.
-        dtype: Data type of the weights; default: that of the configuration, else PyTorch's.
-        device: Device of the weights; default: PyTorch's.
-        attention: Implementation of attention, for example ``sdpa`` or ``eager``; default: that
-            of transformers.
     """
     dtype = _torch_dtype(dtype) or _stated_dtype(config) or torch.get_default_dtype()
     setattr(config, "dtype" if hasattr(config, "dtype") else "torch_dtype", dtype)
@@ -201,7 +192,6 @@ def _build_language_model(
 
 
 def _load(architecture: Any, config: Any, folder: Path, dtype: torch.dtype) -> nn.Module:
-    """Load the weights of a folder, all that the model has."""
     dtype_name = "dtype" if hasattr(config, "dtype") else "torch_dtype"
     with torch.device("cpu"):
         model, report = architecture.from_pretrained(

@@ -113,7 +113,6 @@ def _day(one: Entry) -> datetime:
 
 
 def _start(day: datetime, period: str) -> datetime:
-    """Return the first day of a day's period."""
     if period == "month":
         return day.replace(day=1)
     return day - timedelta(days=day.weekday() if period == "week" else 0)
@@ -180,7 +179,6 @@ def _alt(bars: pd.DataFrame) -> str:
 
 
 def _cells(table: TextTable) -> Mapping[str, Any]:
-    """Return the cells of a table, each with its value and its interval."""
     return {
         "headings": table.headings,
         "rows": [[_value_and_interval(cell) for cell in row[1:]] for row in table.rows],

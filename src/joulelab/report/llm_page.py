@@ -157,7 +157,6 @@ def _facts(
 def _figure(
     name: str, title: str, view: Any, rows: pd.DataFrame, alternative: str, caption: str
 ) -> Figure:
-    """Render a view of rows."""
     return Figure(name, title, draw_svg(specification(view), rows), alternative, caption)
 
 

@@ -68,9 +68,6 @@ class Renderer:
 
         The same specification gives the same bytes.
 
-        Args:
-            specifications: With their data and configuration.
-
         Raises:
             StoreError: Rendering failed.
         """

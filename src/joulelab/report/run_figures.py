@@ -197,7 +197,6 @@ def _channels(trace: Trace, sources: Mapping[str, str]) -> list[tuple[Channel, i
 
 
 def _component_colours(names: Sequence[str]) -> list[str]:
-    """Return the colour of each kind of component."""
     kinds = {component_name(kind): colour for kind, colour in COMPONENT_COLOURS.items()}
     return [kinds.get(name.partition(" ")[0], _OTHER_COLOUR) for name in names]
 

@@ -314,7 +314,6 @@ def _machines(recorded: RecordedRun) -> dict[str, Machine]:
 
 
 def _machine_lines(recorded: RecordedRun) -> list[str]:
-    """Name the devices of each machine on a line."""
     return [f"{host}: {devices_text(machine)}" for host, machine in _machines(recorded).items()]
 
 

@@ -70,11 +70,6 @@ def results(measured: pd.DataFrame, ratios: pd.DataFrame, quantity: str) -> Sect
 
     The page shows the columns of one quantity, ``net`` or ``gross``, and sorts by it; at first by
     the one that is given. Columns without a value are left out.
-
-    Args:
-        measured: The measurements of all groups.
-        ratios: :func:`joulelab.findings.efficiency.model_ratios` of them.
-        quantity: ``net`` or ``gross``.
     """
     known = [one for one in _RESULTS if measured[one[0]].notna().any()]
     columns = []

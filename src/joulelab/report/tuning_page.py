@@ -43,13 +43,6 @@ def write_tuning_page(
 ) -> Path:
     """Write the page and its figure, and return the page.
 
-    Args:
-        directory: An existing directory.
-        outcome: What was found.
-        title: What was tuned.
-        max_slowdown: The accepted slow-down.
-        apply: Commands that apply the choice.
-
     Raises:
         StoreError: A file cannot be written.
     """

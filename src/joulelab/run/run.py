@@ -255,7 +255,6 @@ def _out_of_rank(out: str) -> str:
 
 
 def _make_directory(out: str | None, name: str) -> Path:
-    """Make an empty directory for the record."""
     directory = Path(out) if out is not None else home() / "runs" / new_run_id(name)
     directory = directory.absolute()
     with file_errors(f"cannot make {directory}"):

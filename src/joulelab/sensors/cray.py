@@ -169,11 +169,6 @@ def discover_cray(
 ) -> tuple[list[CraySensor], list[Absence]]:
     """Find the counters of a Cray node.
 
-    Args:
-        kinds: Kinds of components to measure, for example ``node``.
-        found: Components that other sources measure.
-        root: Another root for ``/sys``.
-
     Returns:
         At most one sensor, and what is absent; nothing of either on another machine.
     """
@@ -225,7 +220,6 @@ def _discover(
 def _component(
     name: str, names: Collection[str], found: Collection[str]
 ) -> tuple[str, tuple[str, ...]]:
-    """Return the component of a file, and what it contains."""
     match = _FILE.fullmatch(name)
     assert match is not None
     part, number = match[1], match[2] or "0"

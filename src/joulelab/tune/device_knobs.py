@@ -50,10 +50,6 @@ def device_controls(
 ) -> dict[str, list[Control]]:
     """Find the controls of some knobs.
 
-    Args:
-        names: Names of the knobs.
-        gpus: The GPUs that a job uses. Default: those that this process may use.
-
     Raises:
         ControlError: A knob has none.
     """

@@ -20,10 +20,6 @@ def parse_knobs(
 ) -> Mapping[str, tuple[Level, ...]]:
     """Parse ``--knobs``: names of knobs, each with ``=`` and its levels where they are given.
 
-    Args:
-        texts: Every ``--knobs`` that was given.
-        known: Names of knobs.
-
     Returns:
         The levels of each knob; none if they are to be chosen.
 

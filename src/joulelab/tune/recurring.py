@@ -150,10 +150,6 @@ class Recurrence:
 def run_recurrence(job: Job, seed: int | None = None) -> Iterator[Recurrence]:
     """Run the job and, if that run is stopped, again with other batch sizes.
 
-    Args:
-        job: The job.
-        seed: Of the choice. Default: random.
-
     Yields:
         What was done so far, after each run; the last one is the whole recurrence.
 

@@ -105,7 +105,6 @@ class StudyWork:
         return Knob(name, levels, baseline)
 
     def _usual(self, name: str, baseline: Any) -> tuple[Level, ...]:
-        """Return levels around the baseline."""
         if name == "batch_size":
             part = "train_count" if self._plan.phases[0] == "train" else "test_count"
             most = self._ready["data"][part]

@@ -66,13 +66,7 @@ def device_commands(settings: Settings, components: Sequence[str] = ()) -> Itera
 
 
 def study_command(plan: str, settings: Settings, overrides: Sequence[str] = ()) -> str:
-    """Return the command that runs a study at the settings of its program.
-
-    Args:
-        plan: The plan or preset.
-        settings: Levels, also of other knobs.
-        overrides: Other changes of the plan, as ``key=value``; the last one of a key counts.
-    """
+    """Return the command that runs a study at the settings of its program."""
     chosen = [
         f"factors.{name}={plain_level(level)}"
         for name, level in settings.items()

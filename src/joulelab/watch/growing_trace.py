@@ -149,7 +149,6 @@ class GrowingTrace:
         )
 
     def _read_events(self) -> None:
-        """Read new events and spans."""
         self._reader.read_events()
         for span in self._new_spans:
             self._last_epoch = span if span.name == EPOCH else self._last_epoch

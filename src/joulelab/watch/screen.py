@@ -102,7 +102,6 @@ class Sparkline:
         self._values = values
 
     def __rich_measure__(self, _: Console, options: ConsoleOptions) -> Measurement:
-        """Take all the width there is."""
         return Measurement(1, options.max_width)
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Text]:

@@ -216,7 +216,6 @@ def _source(
 def _training_step(
     model: torch.nn.Module, runner: Model, num_classes: int, settings: TrainSettings
 ) -> Step:
-    """Return a step with a new optimiser."""
     optimizer = new_optimizer(model, settings)
 
     def step(batch: Batch) -> Outcome:

@@ -113,6 +113,5 @@ class Decoder:
 
 
 def _call(factory: Any, **options: Any) -> Any:
-    """Call a factory with those of the options that it accepts."""
     accepted = inspect.signature(factory).parameters
     return factory(**{name: value for name, value in options.items() if name in accepted})

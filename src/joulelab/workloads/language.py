@@ -285,7 +285,6 @@ def _repeated(
 
 
 def _training_step(model: torch.nn.Module, runner: Model, settings: LanguageTrainSettings) -> Step:
-    """Return a step with a new optimiser."""
     optimizer = new_optimizer(model, settings)
     parts = settings.gradient_accumulation_steps
 

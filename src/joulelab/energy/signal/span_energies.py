@@ -69,7 +69,6 @@ def span_energies(
 
 
 def _read(curve: ComponentCurve, times_s: Floats, clock_off_s: Floats | None) -> SpanEnergies:
-    """Read spans off a curve."""
     start_s, stop_s = np.ascontiguousarray(times_s.T)
     energy_j, uncertainty_j, gap_s = curve.energy(start_s, stop_s)
     if clock_off_s is not None and clock_off_s.any():

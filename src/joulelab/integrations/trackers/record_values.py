@@ -149,7 +149,6 @@ def _parts(
 
 
 def _values(energy: Energy | ComponentEnergy) -> dict[str, float]:
-    """Return the quantities of an energy."""
     low_j, high_j = energy.interval_j
     net_low_j, net_high_j = energy.net_interval_j
     return {

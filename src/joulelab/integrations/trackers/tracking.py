@@ -180,7 +180,6 @@ def trackers_of(loggers: Iterable[Any]) -> list[Tracker]:
 
 
 def _active() -> Iterator[Tracker]:
-    """Yield the trackers in which a run is active."""
     for package in WITH_ACTIVE_RUNS:
         with suppress(Exception):
             if package in sys.modules and (tracker := _open(package)).attach():

@@ -153,7 +153,6 @@ def _perf_meter(row: _PerfRow) -> Meter | None:
 
 
 def _perf_object(text: str) -> _PerfRow | None:
-    """Read a row of ``-j``."""
     try:
         found = json.loads(text)
         socket = str(found["socket"]).removeprefix("S") if "socket" in found else None

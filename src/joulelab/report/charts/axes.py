@@ -174,13 +174,7 @@ class Framed:
         )
 
     def interval_lines(self, base: alt.Chart, table: pd.DataFrame, width: float) -> list[alt.Chart]:
-        """Draw intervals, with arrows where they leave the plot.
-
-        Args:
-            base: A chart of rows with the other axis.
-            table: The framed table.
-            width: Width of the lines in pixels.
-        """
+        """Draw intervals, with arrows where they leave the plot."""
         along, (low, high) = self.axis.along, self.drawn
         line = base.mark_rule(strokeWidth=width).encode(
             **{along: self.encoded(table, low), f"{along}2": high}

@@ -22,16 +22,7 @@ def dots(
     row_px: int = ROW_PX,
     **more: Any,
 ) -> alt.LayerChart:
-    """Draw a point and an interval for each row; disturbed ones are crossed out.
-
-    Args:
-        table: Rows with the column ``model``, framed by the axis.
-        axis: The horizontal axis.
-        colour: Of points and intervals.
-        tooltip: Of points and intervals.
-        row_px: Height of a row.
-        **more: Further channels, for example an offset of the row.
-    """
+    """Draw a point and an interval for each row; disturbed ones are crossed out."""
     base = chart(height=alt.Step(row_px)).encode(
         y=alt.Y("model:N", sort=None, title=None),
         color=alt.value(colour) if isinstance(colour, str) else colour,

@@ -107,7 +107,6 @@ def _points(part: pd.DataFrame, axes: tuple[Framed, Framed]) -> Floats:
 def _marks(
     part: pd.DataFrame, axes: tuple[Framed, Framed], line: pd.DataFrame | None, height_px: float
 ) -> Boxes:
-    """Return the intervals and the line of a view as boxes."""
     across, upright = axes
     x, y = _points(part, axes).T
     found = []
@@ -320,11 +319,7 @@ def meet(boxes: Boxes, others: Boxes, widths: tuple[float, float]) -> Bools:
 
 
 def name_layers(base: alt.Chart) -> tuple[alt.Chart, alt.Chart]:
-    """Return lines to points, to be drawn below them, and the names from :func:`with_labels`.
-
-    Args:
-        base: A chart of rows with both axes.
-    """
+    """Return lines to points, to be drawn below them, and the names from :func:`with_labels`."""
     number = " + ".join(f"(width >= {width})" for width in LABEL_WIDTHS_PX[1:-1])
     at = f"(datum.{LABEL} || [])[{number}]"
     dx, dy = f"{at}[0]", f"{at}[1]"

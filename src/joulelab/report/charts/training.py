@@ -128,15 +128,7 @@ def _with_names_at_ends(
     ends: tuple[float, float],
     height_px: float = HEIGHT_PX,
 ) -> pd.DataFrame:
-    """Add the position of each model's name, right of the end of its line.
-
-    Args:
-        table: Rows with the column ``model``, framed by the vertical axis.
-        axes: Both axes.
-        by: Columns that select what is shown at one time.
-        ends: Ends of the horizontal axis.
-        height_px: Height of the plot.
-    """
+    """Add the position of each model's name, right of the end of its line."""
     across = axes[0].axis.value
     last = table.groupby([*by, "model"])[across].transform("max") == table[across]
     table = table.assign(**dict(zip(axes[0].ends, ends, strict=True)), last=last)
