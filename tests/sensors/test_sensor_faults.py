@@ -19,7 +19,7 @@ import pytest
 from fake_nvml import FakeGpu, FakeNvml
 
 from joulelab.energy.estimator import EnergyEstimator
-from joulelab.recording.recorder import SensorThread
+from joulelab.recording.sensor_reader import SensorReader
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.nvml import discover_gpus
@@ -196,7 +196,7 @@ def test_a_reset_or_a_jump_of_rapl_is_a_gap(package, change_j):
 
 
 def test_a_read_of_rapl_that_hangs_gives_nothing_until_it_returns(monkeypatch, tmp_path):
-    """The recorder's thread of this sensor waits, and the others go on."""
+    """A thread of the recorder waits, and the other sensors go on."""
     path = tmp_path / "class" / "powercap" / "intel-rapl:0"
     path.mkdir(parents=True)
     (path / "name").write_text("package-0\n")
@@ -211,13 +211,14 @@ def test_a_read_of_rapl_that_hangs_gives_nothing_until_it_returns(monkeypatch, t
         return real_open(file, *arguments, **options)
 
     monkeypatch.setattr(os, "open", hung)
-    thread = SensorThread(sensor)
-    assert thread.read(0.01) is None
-    assert thread.read(0.01) is None
+    reader = SensorReader([(sensor, 60.0)])
+    assert reader.read_now([0]) == []
+    assert reader.read_now([0]) == []
     released.set()
-    while (found := thread.read(0.01)) is None:
+    while not (answers := reader.read_now([0])):
         pass
-    assert [one.value for one in found] == [pytest.approx(0.001)]
+    assert [one.value for one in answers[0].found] == [pytest.approx(0.001)]
+    reader.stop()
 
 
 # NVML

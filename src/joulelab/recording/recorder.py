@@ -11,8 +11,8 @@ each process (:mod:`joulelab.recording.connections`) and wake it: ``{"join": {..
 process and asks for the pipe, ``{"sync": t_ns}`` asks it to read until every energy channel has
 covered that time, ``{"stop": t_ns}`` the same and then to end, for all.
 
-Each sensor is read on a thread of its own, so that a driver that hangs does not keep the others
-from being read.
+The sensors are read on another thread (:mod:`joulelab.recording.sensor_reader`). The recorder takes
+and writes what they gave some times a second, since each waking up takes processor time.
 """
 
 from __future__ import annotations
@@ -27,12 +27,10 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from joulelab.errors import JoulelabError, RecorderError
@@ -44,6 +42,7 @@ from joulelab.recording.connections import (
     MessageSocket,
 )
 from joulelab.recording.launcher import Launch, current_batch_job, host_name
+from joulelab.recording.sensor_reader import Answer, SensorReader
 from joulelab.recording.trace_format import TEMPORARY, TraceWriter, pack
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.host import ClockSensor, boot_id
@@ -60,48 +59,13 @@ LONGEST_COVER_S = 2.0
 SLOW_UPDATE_S = 1.0
 """Only the end of the recording waits for sensors that update this rarely: a program that asks for
 the energy of each epoch would lose a second each time."""
-USUAL_READ_S = 0.05
-"""A sensor that has not answered by then hangs, and is not waited for until it answers."""
+TAKE_EVERY_S = 0.25
+"""How often readings are written: what a kill of the recorder loses, and how long a sensor that
+hangs may delay the others."""
 OTHER_CLOCK_NS = 60 * 10**9
 """A process whose clock differs this much from the recorder's is in another time namespace."""
 PIPE_BYTES = 1 << 20
 _PIPE_READ = 1 << 16
-
-_Found = Sequence[Reading | Gap | SensorEvent]
-
-
-class SensorThread:
-    """Calls a sensor on a thread of its own, one call at a time."""
-
-    def __init__(self, sensor: Sensor) -> None:
-        self._sensor = sensor
-        self._called: SimpleQueue[None] = SimpleQueue()
-        self._found: SimpleQueue[_Found] = SimpleQueue()
-        self.is_busy = False
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def read(self, timeout_s: float) -> _Found | None:
-        """Return what the call gives that is under way, or a new one; ``None`` if it takes longer.
-
-        Args:
-            timeout_s: Time for a new call; one that is under way is not waited for.
-        """
-        wait_s = 0.0 if self.is_busy else timeout_s
-        if not self.is_busy:
-            self._called.put(None)
-            self.is_busy = True
-        try:
-            found = self._found.get(timeout=wait_s)
-        except Empty:
-            return None
-        self.is_busy = False
-        return found
-
-    def _serve(self) -> None:
-        while True:
-            self._called.get()
-            self._found.put(_read_safely(self._sensor))
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Introduction:
@@ -125,7 +89,7 @@ class Request:
 
 
 class Recorder:
-    """Reads sensors when they are due and writes what they give.
+    """Writes what sensors give.
 
     Its ``pipe`` takes the lines of all forked children. Processes can join at ``socket_path``.
     """
@@ -151,10 +115,8 @@ class Recorder:
         for sensor in self._sensors:
             self._first_channel.append(len(channels))
             channels.extend(sensor.channels)
-        self._threads = [SensorThread(sensor) for sensor in self._sensors]
         self._latest_ns = [0] * len(channels)
         self._reasons: dict[int, str] = {}
-        self._due_s = [0.0] * len(self._sensors)
         self.pipe = _nonblocking_pipe()
         self._partial_line = b""
         self.writer = TraceWriter(
@@ -183,25 +145,23 @@ class Recorder:
                 "start_unix_s": time.time(),
             },
         )
+        self._reader = SensorReader(zip(self._sensors, self._intervals_s, strict=True))
 
-    def read_due(self) -> float:
-        """Read every sensor that is due. Return when the next one is, CLOCK_MONOTONIC seconds."""
-        for i, interval_s in enumerate(self._intervals_s):
-            now_s = time.monotonic()
-            if now_s >= self._due_s[i]:
-                self._read(i)
-                # At multiples of the interval, so that one waking up serves many sensors.
-                self._due_s[i] = (math.floor(now_s / interval_s) + 1) * interval_s
-        return min(self._due_s)
+    def take_readings(self) -> None:
+        """Write what the sensors gave since the last call."""
+        self._write(self._reader.take())
 
-    def _read(self, i: int) -> bool:
-        """Write what a sensor gives; return false if it has not answered yet."""
-        found = self._threads[i].read(USUAL_READ_S)
-        if found is None:
-            return False
-        first = self._first_channel[i]
+    def _write(self, answers: Iterable[Answer]) -> None:
+        records: list[bytes] = []
+        for answer in answers:
+            records += self._records(answer)
+        self.writer.readings(records)
+
+    def _records(self, answer: Answer) -> list[bytes]:
+        """Pack the readings of an answer, and write its events."""
+        first = self._first_channel[answer.position]
         records = []
-        for one in found:
+        for one in answer.found:
             if isinstance(one, SensorEvent):
                 self.writer.event(**one.fields, t_ns=one.t_ns)
                 continue
@@ -217,8 +177,7 @@ class Recorder:
                     self.writer.event(
                         event="gap", channel=channel, t_ns=one.t_ns, reason=one.reason
                     )
-        self.writer.readings(records)
-        return True
+        return records
 
     def take_lines(self) -> None:
         """Move the lines that have arrived to the trace; an incomplete one waits."""
@@ -248,10 +207,10 @@ class Recorder:
         begin_s = time.monotonic()
         answered: set[int] = set()
         while waiting:
+            answers = self._reader.read_now(waiting)
+            answered.update(one.position for one in answers if one.begun_s >= begin_s)
+            self._write(answers)
             for i in sorted(waiting):
-                if self._read(i):
-                    answered.add(i)
-                self._due_s[i] = time.monotonic() + self._intervals_s[i]
                 first = self._first_channel[i]
                 behind = [
                     channel
@@ -271,12 +230,13 @@ class Recorder:
                     waiting.discard(i)
             if waiting:
                 time.sleep(0.005)
-                self.read_due()
+        asked = set()
         for i, sensor in enumerate(self._sensors):
             if isinstance(sensor, SharingSensor):
                 sensor.request()
             if isinstance(sensor, (NetworkSensor, SharingSensor)):
-                self._read(i)
+                asked.add(i)
+        self._write(self._reader.read_now(asked))
         self.take_lines()
 
     def event(self, **fields: Any) -> None:
@@ -285,12 +245,13 @@ class Recorder:
 
     def finish(self, reason: str) -> None:
         """Write why the recording stopped, and close everything."""
+        answers, idle = self._reader.stop()
+        self._write(answers)
         self.take_lines()
         self.event(event="stop", reason=reason)
         self.writer.close()
-        for sensor, thread in zip(self._sensors, self._threads, strict=True):
-            if not thread.is_busy:
-                sensor.close()
+        for sensor in idle:
+            sensor.close()
 
 
 def _channel_intervals_s(sensor: Sensor, least_s: float) -> list[float]:
@@ -298,15 +259,6 @@ def _channel_intervals_s(sensor: Sensor, least_s: float) -> list[float]:
     if isinstance(sensor, NvmlSensor):
         return [max(interval_s, least_s) for interval_s in sensor.intervals_s]
     return [least_s] * len(sensor.channels)
-
-
-def _read_safely(sensor: Sensor) -> Sequence[Reading | Gap | SensorEvent]:
-    """What the sensor gives; if it raises although it must not, gaps."""
-    try:
-        return sensor.read()
-    except Exception as error:  # noqa: BLE001  (a sensor may come from any package)
-        t_ns, reason = time.monotonic_ns(), f"{type(error).__name__}: {error}"
-        return [Gap(t_ns, k, reason) for k in range(len(sensor.channels))]
 
 
 def _staleness_ns(channel: Channel) -> int:
@@ -327,13 +279,13 @@ def serve(recorder: Recorder, clients: Clients) -> str:
     """Record and answer requests until there is a reason to stop, and return it."""
     synced_s = time.monotonic()
     while clients.members:
-        due_s = recorder.read_due()
+        recorder.take_readings()
         recorder.take_lines()
         if time.monotonic() - synced_s > SYNC_EVERY_S:
             recorder.writer.sync()
             synced_s = time.monotonic()
         syncs: list[tuple[Client, int]] = []
-        for client, request in clients.requests(max(0.0, due_s - time.monotonic())):
+        for client, request in clients.requests(TAKE_EVERY_S):
             if request is None:
                 if client.introduced_pid is not None:
                     recorder.event(event="left", pid=client.introduced_pid)
@@ -459,7 +411,6 @@ def main() -> None:
     _in_use = in_use(directory)  # Until this process ends.
     _remove_abandoned()
     try:
-        recorder.read_due()
         reason = serve(recorder, clients)
     except _Terminated:
         # The remaining processes will want to read the trace.

@@ -55,7 +55,7 @@ FORECAST = "forecast"
 CHECKSUM = b', "crc32": '
 """Comes last in the header, before the checksum of everything else in it."""
 _RECORD = struct.Struct("<qdII")
-_WORDS = struct.Struct("<5I")
+_WORDS = struct.Struct("<QQI")
 
 encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
 """Writes any attribute: what JSON lacks becomes text."""
@@ -64,9 +64,9 @@ encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
 def pack(t_ns: int, value: float, channel: int) -> bytes:
     """Pack one reading into a record."""
     unchecked = _RECORD.pack(t_ns, value, channel, 0)
-    check = CHECK
-    for word in _WORDS.unpack_from(unchecked):
-        check ^= word
+    first, second, third = _WORDS.unpack_from(unchecked)
+    both = first ^ second
+    check: int = CHECK ^ (both & 0xFFFFFFFF) ^ (both >> 32) ^ third
     return unchecked[:20] + check.to_bytes(4, "little")
 
 

@@ -4,7 +4,7 @@ Which files measure what is in :mod:`joulelab.sensors.hwmon_gpus` and
 :mod:`joulelab.sensors.hwmon_boards`. Units are those of Documentation/hwmon/sysfs-interface.rst.
 
 Power is read as often as it may change and a small part of a core allows. A driver can hang: each
-is a sensor of its own, which the recorder reads on a thread of its own.
+is a sensor of its own, which the recorder then leaves behind on a thread of its own.
 """
 
 from __future__ import annotations
