@@ -53,7 +53,7 @@ from joulelab.energy.signal.change_points import (
 from joulelab.energy.signal.counters import NO_TIMES, counter_faults, counter_intervals, unread
 from joulelab.energy.signal.curve import EnergyCurve
 from joulelab.energy.signal.implausible_power import glitches, implausible_power_w, without_glitches
-from joulelab.energy.signal.polled_meters import freezes, observed
+from joulelab.energy.signal.polled_meters import SLOW_S, freezes, observed
 from joulelab.energy.signal.power_states import split_by_state
 from joulelab.energy.signal.reconciliation import (
     CHECK_UPDATES,
@@ -295,6 +295,10 @@ def integrate(
     length_s = np.diff(found.edges)[parts.interval]
     hidden_w = variability.hidden_share(channel, length_s) * np.abs(parts.power)
     spread_w = np.maximum(spread_w, hidden_w)
+    if channel.update_period_s >= SLOW_S and unseen_s > 0:
+        shown_w = variability.shown_spread(found, channel.time_uncertainty_s)
+        spread_w = np.maximum(spread_w, shown_w[parts.interval])
+        jitter_s = math.hypot(jitter_s, channel.time_uncertainty_s)
     variance_j2 = variability.part_variance_j2(
         channel, interval_s, found, parts, spread_w, stretches
     )

@@ -15,6 +15,7 @@ import numpy as np
 from joulelab.arrays import Bools, Floats
 from joulelab.energy.signal.averaged_readings import SAME_PERIOD, Pace, pace_of, updates
 from joulelab.energy.signal.timestamp_alignment import GAP_FACTOR
+from joulelab.energy.signal.variability import PHASE_S
 from joulelab.recording.trace import Readings
 from joulelab.sensors.sensor import Channel, Quantity, unknown_window_delay
 
@@ -130,11 +131,12 @@ def _at_its_updates(
     period_s, is_sure = _update_period_s(t_s, value)
     period_s = max(period_s, channel.update_period_s)
     longer_s = period_s - channel.update_period_s
-    if period_s <= SAME_PERIOD * interval_s:
-        return channel, readings, interval_s
     if not is_sure:
         off_s = math.hypot(channel.time_uncertainty_s, longer_s / math.sqrt(3))
-        return replace(channel, time_uncertainty_s=off_s), readings, interval_s
+        channel = replace(channel, time_uncertainty_s=off_s)
+        period_s, longer_s = channel.update_period_s, 0.0
+    if period_s <= SAME_PERIOD * interval_s:
+        return channel, readings, interval_s
     later_s, off_s = unknown_window_delay(longer_s)
     slower = replace(
         channel,
@@ -169,12 +171,18 @@ def _update_period_s(t_s: Floats, value: Floats) -> tuple[float, bool]:
     """
     pace = pace_of(t_s, value)
     changed = np.flatnonzero(np.diff(value) != 0) + 1
-    if pace.polled or changed.size < MIN_CHANGES:
+    if pace.polled or not changed.size:
         return pace.period_s, True
     apart_s = np.diff(t_s[changed])
-    period_s = float(np.median(apart_s[apart_s <= SAME_PERIOD * apart_s.min()]))
-    off_s = np.abs(apart_s - period_s * np.maximum(np.rint(apart_s / period_s), 1))
-    if np.any(off_s > min(1.5 * pace.interval_s, period_s / 4)):
-        return pace.interval_s, True
+    if changed.size < MIN_CHANGES:
+        rests_s = min(t_s[changed[0]] - t_s[0], t_s[-1] - t_s[changed[-1]], *apart_s)
+        return float(min(max(rests_s, pace.interval_s), PHASE_S)), False
+    shortest_s = float(np.median(apart_s[apart_s <= SAME_PERIOD * apart_s.min()]))
     distinct = np.unique(value[np.append(0, changed)]).size
-    return period_s, distinct > DISTINCT * changed.size
+    # A load nearly in step with the meter may show changes two and three updates apart only.
+    for updates_between in (1, 2):
+        period_s = shortest_s / updates_between
+        off_s = np.abs(apart_s - period_s * np.maximum(np.rint(apart_s / period_s), 1))
+        if np.all(off_s <= min(1.5 * pace.interval_s, period_s / 4)):
+            return period_s, distinct > DISTINCT * changed.size
+    return pace.interval_s, True

@@ -97,6 +97,37 @@ def end_spread(power: Floats, plain: Bools) -> Floats:
     return spread
 
 
+def shown_spread(found: Intervals, time_uncertainty_s: float) -> Floats:
+    """Bound power around each interval's mean by what a slow meter showed around it.
+
+    Power may be any that was shown within the time by which a reading may be off: sqrt(12) u, with
+    the standard uncertainty u of its time (rectangular, GUM 4.3.7). A value may thus also be held
+    for longer than readings are apart. What happened meanwhile may be any power that was shown in
+    32 times as long (:data:`POOL`), by the share of :data:`SHORTEST_PHASE_S` that went unseen.
+    Shape: (intervals,).
+    """
+    if not found.plain.any():
+        return np.zeros(found.power.size)
+    each_s = float(np.median(np.diff(found.edges)[found.plain]))
+    apart_s = max(each_s, math.sqrt(3) * time_uncertainty_s)
+    known_w = np.where(found.plain, found.power, np.nan)
+    near_w, around_w = (
+        _largest_distance(known_w, math.ceil(reach_s / each_s))
+        for reach_s in (math.sqrt(12) * time_uncertainty_s, POOL * apart_s)
+    )
+    share = min(apart_s / SHORTEST_PHASE_S, 1.0)
+    return np.asarray(np.maximum(near_w, share * around_w))
+
+
+def _largest_distance(power_w: Floats, reach: int) -> Floats:
+    """Return how far each power is from the lowest and the highest within reach."""
+    reach = min(reach, power_w.size)
+    padded = np.pad(power_w, reach, constant_values=np.nan)
+    around = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
+    low, high = np.fmin.reduce(around, axis=1), np.fmax.reduce(around, axis=1)
+    return np.nan_to_num(np.maximum(high - power_w, power_w - low))
+
+
 def hidden_share(channel: Channel, length_s: Floats) -> Floats:
     """Return the share by which power may be off its mean within intervals of this length.
 
