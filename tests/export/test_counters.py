@@ -12,9 +12,10 @@ from recordings import BEGIN_S, CPU, GPU, Recording
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.export.counters import EnergyCounters
 from joulelab.export.span_counters import OTHER
-from joulelab.recording.trace import TraceReader, read_trace
+from joulelab.recording.trace import read_trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.simulated import Waveform
+from joulelab.watch.follower import TraceFollower
 
 POLLED = replace(GPU, kind="power", update_period_s=0.25, window_s=0.25)
 
@@ -24,13 +25,18 @@ class Followed:
 
     def __init__(self, directory, sources=(GPU, CPU), **options):
         self.recording = Recording(directory, sources, gauges=())
-        self.reader = TraceReader(directory)
-        self.counters = EnergyCounters(round(BEGIN_S * 1e9), **options)
-        self.counters.attach(self.reader)
+        trace = TraceFollower(directory)
+        self.counters = EnergyCounters(trace, round(BEGIN_S * 1e9), **options)
+
+    def go_on(self, recording, since_s):
+        """Follow another recording from a time on."""
+        self.recording, trace = recording, TraceFollower(recording.directory)
+        edge_ns = round((BEGIN_S + since_s) * 1e9)
+        self.counters = EnergyCounters(trace, edge_ns, after=self.counters)
 
     def until(self, elapsed_s, **options):
         self.recording.until(elapsed_s)
-        self.counters.update(self.reader, round((BEGIN_S + elapsed_s) * 1e9), **options)
+        self.counters.update(round((BEGIN_S + elapsed_s) * 1e9), **options)
         return {part.key.component: part for part in self.counters.parts}
 
     def spans(self):
@@ -116,8 +122,7 @@ def test_counters_go_on_in_another_trace_of_the_same_time(tmp_path):
     followed.until(105, settle_ns=edge_ns)
     second = Recording(tmp_path / "second", gauges=())
     second.until_s = BEGIN_S + 90
-    followed.reader, followed.recording = TraceReader(tmp_path / "second"), second
-    followed.counters.attach(followed.reader, edge_ns)
+    followed.go_on(second, 95)
     before = followed.counters.total_j
     for elapsed_s in range(106, 200, 10):
         shown = followed.until(elapsed_s)
@@ -191,8 +196,7 @@ def test_what_was_counted_remains_when_a_recorder_is_lost(tmp_path):
     assert followed.counters.is_up == {"cpu:0": False}
     second = Recording(tmp_path / "second", (CPU,), gauges=())
     second.until_s = BEGIN_S + 100
-    followed.reader, followed.recording = TraceReader(tmp_path / "second"), second
-    followed.counters.attach(followed.reader, round((BEGIN_S + 100) * 1e9))
+    followed.go_on(second, 100)
     shown = followed.until(110)
     assert shown["cpu:0"].energy_j == pytest.approx(60 * 60, rel=0.01)
     assert not math.isnan(shown["cpu:0"].power_w)
@@ -203,7 +207,7 @@ def test_a_recording_that_has_ended_is_counted_to_its_end_however_late(tmp_path)
     followed.until(20)
     followed.recording.span("epoch", 1, 32)
     followed.recording.until(33).stop()
-    followed.counters.update(followed.reader, round((BEGIN_S + 90) * 1e9))
+    followed.counters.update(round((BEGIN_S + 90) * 1e9))
     assert followed.counters.is_complete
     shown = {part.key.component: part.energy_j for part in followed.counters.parts}
     assert shown["gpu:0"] == pytest.approx(truth_j(GPU, 0, 33), rel=2e-3)

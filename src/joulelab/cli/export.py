@@ -5,14 +5,10 @@ from __future__ import annotations
 import signal
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from joulelab.errors import UserError
-
-if TYPE_CHECKING:
-    from joulelab.export.exporter import Exporter
 
 END_SIGNALS = signal.SIGTERM, signal.SIGINT
 
@@ -65,36 +61,28 @@ def command(
         raise click.UsageError("--textfile and --otlp are two ways to export: give one of them")
     if once and textfile is None:
         raise click.UsageError("--once writes a file: add --textfile PATH")
-    stop = threading.Event()
     try:
         from joulelab.export import service  # noqa: PLC0415 - an extra
+
+        if endpoint is not None:
+            from joulelab.export import instruments  # noqa: PLC0415 - an extra
     except ImportError as error:
-        raise _missing(error, "export") from error
+        extra = "otlp" if str(error.name).startswith("opentelemetry") else "export"
+        raise UserError(
+            "energy cannot be exported",
+            why=f"{error.name} is not installed",
+            hint=f"pip install 'joulelab[{extra}]'",
+        ) from error
+    stop = threading.Event()
     before = {one: signal.signal(one, lambda *_: stop.set()) for one in END_SIGNALS}
     try:
         with service.exporting(None if sensors is None else sensors.split(","), stop) as exporter:
             if textfile is not None:
                 service.write(exporter, textfile, interval_s, stop, once=once)
             elif endpoint is not None:
-                _send(exporter, endpoint, interval_s, stop)
+                instruments.send(exporter, endpoint, interval_s, stop)
             else:
                 service.serve(exporter, address, port, stop)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _send(exporter: Exporter, endpoint: str, interval_s: float, stop: threading.Event) -> None:
-    try:
-        from joulelab.export.instruments import send  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise _missing(error, "otlp") from error
-    send(exporter, endpoint, interval_s, stop)
-
-
-def _missing(error: ImportError, extra: str) -> UserError:
-    return UserError(
-        "energy cannot be exported",
-        why=f"{error.name} is not installed",
-        hint=f"pip install 'joulelab[{extra}]'",
-    )

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,10 +18,11 @@ from joulelab.energy.energy import ComponentEnergy, Energy, sensor_of
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.nesting import Nesting
 from joulelab.export.span_counters import SpanCounters, SpanPart
-from joulelab.recording.trace import Timestamps, Trace, TraceReader
+from joulelab.recording.span_columns import Windows
+from joulelab.recording.trace import Timestamps, Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Provenance
-from joulelab.watch.follower import LOST_INTERVALS, LOST_S, MARGIN_NS, NOW_S
+from joulelab.watch.follower import MARGIN_NS, NOW_S, TraceFollower
 
 SETTLE_NS = 30 * 10**9
 """A stretch is settled when it is as long as this."""
@@ -29,28 +30,19 @@ LONGEST_NS = 900 * 10**9
 """Longest stretch that one update reads, of a recording that began long before."""
 RECENT_NS = 5 * 10**9
 """Sensors with a younger reading are integrated up to one common time, that of the latest."""
-PROCESS_EVENTS = frozenset({"joined", "left", "cuda"})
-"""Events that state which GPUs a job uses; they count for the whole recording."""
-ALWAYS_NS = 1 << 62
-"""Later than any reading."""
 
-Role = Literal["part", "enclosing", "enclosed"]
-"""Parts add up to the machine. An enclosing meter includes parts, and a part includes what is
-enclosed (:mod:`joulelab.energy.nesting`)."""
-ROLES: Mapping[str, Role] = {
-    "components": "part",
-    "enclosing": "enclosing",
-    "enclosed": "enclosed",
-}
-"""The role of each field of an energy."""
 Edges = tuple[int, int]
 
 
 class Key(NamedTuple):
-    """What one counter counts: the energy of a component from one sensor, in one role."""
+    """What one counter counts: the energy of a component from one sensor, in one role.
+
+    Parts add up to the machine. An ``"enclosing"`` meter includes parts, and a part includes what
+    is ``"enclosed"`` (:mod:`joulelab.energy.nesting`).
+    """
 
     component: str
-    role: Role
+    role: str
     source: str
     provenance: Provenance
 
@@ -69,44 +61,51 @@ class Part:
 
 
 class EnergyCounters:
-    """Counts the energy of each component, and of the spans of each name, since a time.
+    """Counts the energy of each component of a trace, and of the spans of each name.
 
     Args:
+        trace: Where the readings are.
         start_ns: Since when, CLOCK_MONOTONIC.
         most_span_names: Number of names of spans that are counted by themselves; with 0, spans are
             not counted.
+        after: Counters of an earlier trace, which go on in this one.
 
     Attributes:
         is_behind: Whether a part of the recording is still to be read; nothing is shown until then.
-        is_complete: Whether the recording has ended.
-        slowest_ns: The time of two readings of the slowest sensor.
         is_up: Whether the sensors of each component answer.
         errors: Number of failed readings by component and source.
+        margin_ns: How much more than a stretch is read before and after it.
     """
 
-    def __init__(self, start_ns: int, *, most_span_names: int = 0) -> None:
-        self._start_ns = self._newest_ns = self._span_edge_ns = start_ns
-        self._edges_ns: dict[str, int] = {}
-        self._totals: dict[Key, _Total] = {}
-        self._spans = SpanCounters(start_ns, most_span_names) if most_span_names else None
-        self._events: list[Mapping[str, Any]] = []
+    def __init__(
+        self,
+        trace: TraceFollower,
+        start_ns: int,
+        *,
+        most_span_names: int = 0,
+        after: EnergyCounters | None = None,
+    ) -> None:
+        self._trace, self._start_ns, self._newest_ns = trace, start_ns, start_ns
+        self._timings = _timings(trace)
+        self.slowest_ns = max((one.current_ns for one in self._timings.values()), default=0)
+        self.margin_ns = max(MARGIN_NS, self.slowest_ns)
+        self._spans: SpanCounters | None = None
+        if most_span_names:
+            self._spans = SpanCounters(start_ns, most_span_names)
+            trace.spans = self._spans.fold
+        self._edges_ns = dict.fromkeys(self._timings, start_ns)
+        self._totals: dict[Key, _Total] = {} if after is None else after._totals
         self._powers_w: dict[Key, float] = {}
         self._seen: set[str] = set()
         self._nesting = Nesting.of(())
-        self.slowest_ns = 0
-        self.is_behind, self.is_complete = True, False
-        self.is_up: dict[str, bool] = {}
-        self.errors: Counter[tuple[str, str]] = Counter()
+        self.is_behind = True
+        self.is_up: dict[str, bool] = {} if after is None else after.is_up
+        self.errors: Counter[tuple[str, str]] = Counter() if after is None else after.errors
 
-    def attach(self, reader: TraceReader, since_ns: int | None = None) -> None:
-        """Follow a trace: the first, or another from ``since_ns`` on, when its recording began."""
-        if self._spans is not None:
-            reader.spans = self._spans.fold
-        self._events = []
-        if since_ns is not None:
-            self._newest_ns = self._span_edge_ns = since_ns
-            self._edges_ns = dict.fromkeys(self._edges_ns, since_ns)
-            self._seen.clear()
+    @property
+    def is_complete(self) -> bool:
+        """Whether the recording has ended."""
+        return self._trace.stop is not None
 
     @property
     def parts(self) -> list[Part]:
@@ -133,11 +132,6 @@ class EnergyCounters:
         """Energy of all parts since the start, without enclosing meters; it never decreases."""
         return math.fsum(one.energy_j for key, one in self._totals.items() if key.role == "part")
 
-    @property
-    def margin_ns(self) -> int:
-        """How much more than a stretch is read before and after it."""
-        return max(MARGIN_NS, self.slowest_ns)
-
     def lose(self) -> None:
         """Note that nothing is recorded any more, and keep what was counted."""
         self._powers_w = {}
@@ -145,56 +139,40 @@ class EnergyCounters:
         for total in self._totals.values():
             total.keep()
 
-    def update(self, reader: TraceReader, now_ns: int, *, settle_ns: int | None = None) -> None:
+    def update(self, now_ns: int, *, settle_ns: int | None = None) -> None:
         """Count up to the latest readings, or up to now if they are later.
 
         Args:
-            reader: The trace that was attached.
             now_ns: A sensor whose latest reading is much older has stopped answering.
             settle_ns: Settle everything up to this time, from which on another trace is read.
         """
-        events = reader.new_events()
-        self._events += events
-        self.is_complete |= any(one.get("event") == "stop" for one in events)
-        newest_ns = reader.latest_ns()
+        self._trace.read_events()
+        newest_ns = self._trace.latest_ns()
         if self.is_complete:
             # At its end, all sensors answered.
             now_ns = min(now_ns, newest_ns)
-        timings = _timings(reader.read_between(ALWAYS_NS, ALWAYS_NS))
-        tail_ns = max((MARGIN_NS, *(one.patience_ns for one in timings.values())))
-        self.slowest_ns = max((one.current_ns for one in timings.values()), default=0)
-        tail = self._read(reader, min(newest_ns - tail_ns, self._newest_ns), newest_ns)
+        tail_ns = max((MARGIN_NS, *(one.patience_ns for one in self._timings.values())))
+        tail = self._read(min(newest_ns - tail_ns, self._newest_ns), newest_ns)
         self._count_errors(tail)
         self._newest_ns = max(newest_ns, self._newest_ns)
         times_ns = _times_ns(tail)
-        latest_ns = {name: int(t_ns[-1]) for name, t_ns in times_ns.items() if t_ns.size}
-        recent_ns = [t_ns for t_ns in latest_ns.values() if now_ns - t_ns <= RECENT_NS]
+        self._note_nesting(tail, {name for name, t_ns in times_ns.items() if t_ns.size})
+        latest_ns = [int(t_ns[-1]) for t_ns in times_ns.values() if t_ns.size]
+        recent_ns = [t_ns for t_ns in latest_ns if now_ns - t_ns <= RECENT_NS]
         common_ns = min([*recent_ns, now_ns]) if recent_ns else 0
-        plans, self.is_behind = [], False
-        for name, timing in timings.items():
-            is_up = now_ns - latest_ns.get(name, 0) <= timing.patience_ns
-            if is_up:
-                is_recent = now_ns - latest_ns[name] <= RECENT_NS
-                until_ns = common_ns if is_recent else latest_ns[name]
-                plans.append(self._plan(name, times_ns[name], until_ns, timing, settle_ns))
-            elif self.is_up.get(name) and latest_ns.get(name, 0) > self._edges_ns[name]:
-                # What was read before the sensor was lost.
-                plans.append(_Plan(name, [(self._edges_ns[name], latest_ns[name])]))
-            self.is_up[name] = is_up
-        self._note_nesting(tail, latest_ns)
-        self._powers_w = {}
-        if plans:
-            self._measure(reader, plans, common_ns, settle_ns)
-        oldest_ns = min([self._span_edge_ns, *self._edges_ns.values()]) - self.margin_ns
-        self._events = [
-            one
-            for one in self._events
-            if one.get("event") in PROCESS_EVENTS or one.get("t_ns", 0) >= oldest_ns
+        self.is_behind = False
+        plans = [
+            self._plan(name, t_ns, now_ns, common_ns, settle_ns) for name, t_ns in times_ns.items()
         ]
+        self._powers_w = {}
+        self._measure(plans, common_ns, settle_ns)
+        edges_ns = list(self._edges_ns.values())
+        if self._spans is not None:
+            edges_ns.append(self._spans.edge_ns)
+        self._trace.forget_events(min(edges_ns, default=0) - self.margin_ns)
 
-    def _read(self, reader: TraceReader, start_ns: int, stop_ns: int) -> Trace:
-        start_ns, stop_ns = start_ns - self.margin_ns, stop_ns + self.margin_ns
-        return reader.read_between(start_ns, stop_ns, self._events)
+    def _read(self, start_ns: int, stop_ns: int) -> Trace:
+        return self._trace.stretch(start_ns, stop_ns, margin_ns=self.margin_ns)
 
     def _count_errors(self, tail: Trace) -> None:
         for channel, readings in zip(tail.channels, tail.series, strict=True):
@@ -202,27 +180,35 @@ class EnergyCounters:
             if failed := int(np.count_nonzero(np.isnan(new))):
                 self.errors[channel.component, channel.source] += failed
 
-    def _note_nesting(self, trace: Trace, answering: Iterable[str]) -> None:
+    def _note_nesting(self, tail: Trace, answering: set[str]) -> None:
         """Decide what is added. That holds for a recording: what is lost stays a part."""
-        if not self._seen.issuperset(answering):
-            self._seen.update(answering)
+        if not answering <= self._seen:
+            self._seen |= answering
             self._nesting = Nesting.of(
-                one for one in trace.channels if one.gives_energy and one.component in self._seen
+                one for one in tail.channels if one.gives_energy and one.component in self._seen
             )
 
     def _plan(
-        self, name: str, t_ns: Timestamps, latest_ns: int, timing: _Timing, settle_ns: int | None
+        self, name: str, t_ns: Timestamps, now_ns: int, common_ns: int, settle_ns: int | None
     ) -> _Plan:
-        """Plan what to measure of a component whose sensor answers."""
-        edge_ns = self._edges_ns.setdefault(name, self._start_ns)
+        """Plan what to measure of a component, from the times of its readings."""
+        timing, edge_ns = self._timings[name], self._edges_ns[name]
+        latest_ns = int(t_ns[-1]) if t_ns.size else 0
+        was_up = self.is_up.get(name)
+        self.is_up[name] = now_ns - latest_ns <= timing.patience_ns
+        if not self.is_up[name]:
+            # What was read before the sensor was lost.
+            return _Plan(name, [(edge_ns, latest_ns)] if was_up and latest_ns > edge_ns else [])
         settled = []
-        if self.is_up.get(name) is False:
+        if was_up is False:
             # A counter knows the energy of the time without readings; others do not.
             later_ns = t_ns[np.searchsorted(t_ns, edge_ns, "right") :]
             first_ns = int(later_ns[0]) if later_ns.size else edge_ns
             if 0 < first_ns - edge_ns <= LONGEST_NS:
                 settled.append((edge_ns, first_ns))
             edge_ns = first_ns
+        if now_ns - latest_ns <= RECENT_NS:
+            latest_ns = common_ns
         until_ns = min(latest_ns, edge_ns + LONGEST_NS)
         self.is_behind |= until_ns < latest_ns
         if (settled_ns := _settled_until_ns(edge_ns, until_ns, settle_ns)) > edge_ns:
@@ -231,52 +217,52 @@ class EnergyCounters:
         current = max(until_ns - timing.current_ns, self._start_ns), until_ns
         return _Plan(name, settled, live, current)
 
-    def _measure(
-        self, reader: TraceReader, plans: Sequence[_Plan], common_ns: int, settle_ns: int | None
-    ) -> None:
+    def _measure(self, plans: Sequence[_Plan], common_ns: int, settle_ns: int | None) -> None:
         """Measure what was planned, and the spans up to the time that all fast sensors reached."""
-        start_ns = self._span_edge_ns
-        until_ns = max(start_ns, min(common_ns, start_ns + LONGEST_NS))
-        settled_ns = max(start_ns, _settled_until_ns(start_ns, until_ns, settle_ns))
-        until_ns = max(until_ns, settled_ns)
-        spans = [] if self._spans is None else self._spans.plan(start_ns, settled_ns, until_ns)
         edges = list(dict.fromkeys(one for plan in plans for one in plan.edges()))
-        groups = [[Window(*one)] for one in edges] + [one.windows for one in spans]
-        starts_ns, stops_ns = zip(*edges, (start_ns, until_ns), strict=True)
-        points_ns = [
-            points for one in spans for points in (one.windows.start_ns, one.windows.stop_ns)
-        ]
-        estimator = EnergyEstimator(
-            self._read(reader, min(starts_ns), max(stops_ns)),
-            change_points_ns=np.concatenate(points_ns) if points_ns else (),
-        )
-        energies = estimator.totals(groups)
-        for plan in plans:
-            self._apply(plan, dict(zip(edges, energies, strict=False)))
+        if not edges:
+            return
+        ranges, stretches, settled_ns = edges, [], 0
         if self._spans is not None:
-            self._spans.count(spans, energies[len(edges) :], self._nesting.added)
-            self._spans.forget(settled_ns)
-        self._span_edge_ns = settled_ns
+            start_ns = self._spans.edge_ns
+            until_ns = max(start_ns, min(common_ns, start_ns + LONGEST_NS))
+            settled_ns = max(start_ns, _settled_until_ns(start_ns, until_ns, settle_ns))
+            stretches = self._spans.plan(settled_ns, max(until_ns, settled_ns))
+            ranges = [*edges, (start_ns, max(until_ns, settled_ns))]
+        starts_ns, stops_ns = zip(*ranges, strict=True)
+        windows = [one.windows for one in stretches]
+        of_spans = Windows.joined(windows)
+        estimator = EnergyEstimator(
+            self._read(min(starts_ns), max(stops_ns)),
+            change_points_ns=np.concatenate((of_spans.start_ns, of_spans.stop_ns)),
+        )
+        energies = estimator.totals([*([Window(*one)] for one in edges), *windows])
+        found = dict(zip(edges, energies, strict=False))
+        for plan in plans:
+            self._count(plan, found)
+        if self._spans is not None:
+            self._spans.count(stretches, energies[len(edges) :], self._nesting.added)
+            self._spans.settle(settled_ns)
 
-    def _apply(self, plan: _Plan, energies: Mapping[Edges, Energy]) -> None:
-        name = plan.component
+    def _count(self, plan: _Plan, energies: Mapping[Edges, Energy]) -> None:
         for one in plan.settled:
-            self._edges_ns[name] = one[1]
-            if (part := energies[one].all_parts.get(name)) is not None:
-                self._total(part).settle(part)
+            self._edges_ns[plan.component] = one[1]
+            if (part := energies[one].all_parts.get(plan.component)) is not None:
+                total = self._totals.setdefault(self._key(part), _Total())
+                total.show(part)
+                total.keep()
         if plan.live is None or plan.current is None:
             return
-        part = energies[plan.live].all_parts.get(name)
-        current = energies[plan.current].all_parts.get(name)
+        part = energies[plan.live].all_parts.get(plan.component)
+        current = energies[plan.current].all_parts.get(plan.component)
         if part is not None:
-            self._total(part).show(part)
-            self._powers_w[self._key(part)] = math.nan if current is None else current.mean_power_w
-
-    def _total(self, part: ComponentEnergy) -> _Total:
-        return self._totals.setdefault(self._key(part), _Total())
+            key = self._key(part)
+            self._totals.setdefault(key, _Total()).show(part)
+            self._powers_w[key] = math.nan if current is None else current.mean_power_w
 
     def _key(self, part: ComponentEnergy) -> Key:
-        role = ROLES[self._nesting.role(part.component)]
+        field = self._nesting.role(part.component)
+        role = "part" if field == "components" else field
         return Key(part.component, role, sensor_of(part.source), part.provenance)
 
 
@@ -295,13 +281,8 @@ class _Total:
         half_j = total.interval_j[1] - total.gross_j
         self.uncertainty = half_j / total.gross_j if total.gross_j > 0 else math.nan
 
-    def settle(self, part: ComponentEnergy) -> None:
-        """Add a part that will not be measured again."""
-        self.show(part)
-        self.keep()
-
     def keep(self) -> None:
-        """Settle what was shown last."""
+        """Settle what was shown last: it will not be measured again."""
         self._settled = self._latest
 
 
@@ -326,19 +307,16 @@ class _Timing(NamedTuple):
     current_ns: int
 
 
-def _timings(trace: Trace) -> dict[str, _Timing]:
+def _timings(trace: TraceFollower) -> dict[str, _Timing]:
+    """Return the timing of each component, by the slowest of its sensors."""
     found: dict[str, _Timing] = {}
-    intervals_s = trace.header.get("intervals_s") or [one.update_period_s for one in trace.channels]
-    for channel, interval_s in zip(trace.channels, intervals_s, strict=True):
-        if not channel.gives_energy:
-            continue
-        patience_s = max(LOST_S, LOST_INTERVALS * max(interval_s, channel.update_period_s))
-        current_s = max(NOW_S, 2 * max(interval_s * channel.polled, channel.update_period_s))
-        before = found.get(channel.component, _Timing(0, 0))
-        found[channel.component] = _Timing(
-            max(before.patience_ns, round(patience_s * 1e9)),
-            max(before.current_ns, round(current_s * 1e9)),
-        )
+    for channel, timing in zip(trace.channels, trace.timings, strict=True):
+        if channel.gives_energy:
+            before = found.get(channel.component, _Timing(0, round(NOW_S * 1e9)))
+            found[channel.component] = _Timing(
+                max(before.patience_ns, timing.patience_ns),
+                max(before.current_ns, 2 * timing.resolution_ns),
+            )
     return found
 
 

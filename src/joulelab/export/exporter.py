@@ -6,7 +6,7 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import psutil
@@ -19,12 +19,11 @@ from joulelab.export.live_recordings import LiveRecording, LiveRecordings
 from joulelab.export.machine_recording import MachineRecording, report
 from joulelab.export.span_counters import SpanPart
 from joulelab.forecast.loop import Pace
-from joulelab.recording.trace import TraceReader
 from joulelab.sensors.sensor import Absence
+from joulelab.watch.follower import TraceFollower
 
-LARGEST_SHARE, LEAST_S = 0.004, 0.9
-"""Largest share of one core for computing the energies of the machine, and again of all runs; and
-the minimum time between two updates."""
+LARGEST_SHARE, LEAST_S = 0.008, 0.9
+"""Largest share of one core for computing energies, and the minimum time between two updates."""
 UPDATE_S = 30.0
 """Without scrapes, energies are updated this often, so that little is read at a time."""
 TICK_S = 5.0
@@ -60,7 +59,7 @@ class Snapshot:
     running: int  # Number of runs, also those that are not followed.
     costs: Costs  # Of no energy: the intensity and price of now.
     absent: Sequence[Absence]
-    duration_s: float  # How long it took to compute.
+    duration_s: float  # How long it took to measure the machine.
 
 
 class Exporter:
@@ -72,36 +71,41 @@ class Exporter:
         self._runs: dict[LiveRecording, _Run] = {}
         self._running = 0
         self._lock = threading.Lock()
-        self._machine_pace, self._run_pace = (
-            Pace(LARGEST_SHARE, least_s=LEAST_S, clock=time.thread_time) for _ in range(2)
-        )
+        self._pace = Pace(LARGEST_SHARE, least_s=LEAST_S, clock=time.thread_time)
         self._started_ns = time.monotonic_ns()
         # The first time takes longest and says nothing about the cost of the others.
-        self._measure_machine(self._costs())
+        self._measure()
         self._follow(self._recordings.scan())
 
     def snapshot(self) -> Snapshot:
         """Return the values of now, or the latest ones if these are very recent."""
         with self._lock:
             self._update()
-            return self._summarize()
+            counters = self._machine.counters
+            return Snapshot(
+                machine=Exported(
+                    counters.parts, (), self._spent.emissions_g, self._spent.cost,
+                    counters.is_measured, dict(counters.errors),
+                ),
+                runs={run.name: run.exported() for run in self._runs.values() if run.is_shown},
+                running=self._running,
+                costs=_costs_of_now(),
+                absent=self._machine.absent,
+                duration_s=self._duration_s,
+            )  # fmt: skip
 
     def run(self, stop: threading.Event) -> None:
         """Search for runs and measure what no scrape has asked for, until the event is set."""
         while not stop.wait(TICK_S):
             try:
-                self.tick()
+                self._machine.maintain()
+                found = self._recordings.scan()
+                with self._lock:
+                    self._follow(found)
+                    if time.monotonic() - self._updated_s > UPDATE_S:
+                        self._update()
             except Exception as error:  # noqa: BLE001 - a service goes on, and says why it may not
                 report(f"{type(error).__name__}: {error}")
-
-    def tick(self) -> None:
-        """Do what is due."""
-        self._machine.maintain()
-        found = self._recordings.scan()
-        with self._lock:
-            self._follow(found)
-            if time.monotonic() - self._updated_s > UPDATE_S:
-                self._update()
 
     def close(self) -> None:
         """End the recorder."""
@@ -117,60 +121,41 @@ class Exporter:
         for one in sorted(live, key=lambda one: one.start_ns, reverse=True)[:MOST_RUNS]:
             if one not in self._runs and len(self._runs) < MOST_RUNS:
                 names = {run.name for run in self._runs.values()}
+                name = f"{one.name}-{one.recorder_pid}" if one.name in names else one.name
                 is_new = one.start_ns > max(self._started_ns, now_ns - NEW_S * 1e9)
                 with contextlib.suppress(OSError, TraceError):
-                    self._runs[one] = _Run(one, names, is_new=is_new)
+                    self._runs[one] = _Run(one, name, is_new=is_new)
         for run in self._runs.values():
             if run.counters.is_behind or not run.has_recorder:
-                run.update(now_ns, self._costs())
+                run.update(_costs_of_now())
 
     def _update(self) -> None:
-        costs = self._costs()
-        if self._machine_pace.due:
-            with self._machine_pace:
-                self._measure_machine(costs)
-        if self._run_pace.due:
-            with self._run_pace:
+        if self._pace.due:
+            with self._pace:
+                self._measure()
                 for run in self._runs.values():
-                    run.update(time.monotonic_ns(), costs)
+                    run.update(_costs_of_now())
 
-    def _measure_machine(self, costs: Costs) -> None:
+    def _measure(self) -> None:
+        """Measure the machine."""
         begin_s = time.monotonic()
         self._machine.update()
-        self._spent.add(self._machine.counters.total_j, costs)
+        self._spent.add(self._machine.counters.total_j, _costs_of_now())
         self._updated_s = time.monotonic()
         self._duration_s = self._updated_s - begin_s
-
-    def _summarize(self) -> Snapshot:
-        counters = self._machine.counters
-        return Snapshot(
-            machine=Exported(
-                counters.parts, (), self._spent.emissions_g, self._spent.cost,
-                counters.is_measured, dict(counters.errors),
-            ),
-            runs={run.name: run.exported() for run in self._runs.values() if run.is_shown},
-            running=self._running,
-            costs=self._costs(),
-            absent=self._machine.absent,
-            duration_s=self._duration_s,
-        )  # fmt: skip
-
-    def _costs(self) -> Costs:
-        """Return the carbon intensity and price of now; they may change while this runs."""
-        now_s = time.time()
-        return local_costs(math.nan, started_unix_s=now_s - 1, stopped_unix_s=now_s)
 
 
 class _Run:
     """A run that is followed, until shortly after its end."""
 
-    def __init__(self, recording: LiveRecording, taken: Set[str], *, is_new: bool) -> None:
-        pid = recording.recorder_pid
-        self.name = f"{recording.name}-{pid}" if recording.name in taken else recording.name
-        self.counters = EnergyCounters(recording.start_ns, most_span_names=MOST_SPAN_NAMES)
-        self._reader = TraceReader(recording.directory)
-        self.counters.attach(self._reader)
-        self._recorder_pid, self._is_new = pid, is_new
+    def __init__(self, recording: LiveRecording, name: str, *, is_new: bool) -> None:
+        self.name = name
+        self.counters = EnergyCounters(
+            TraceFollower(recording.directory),
+            recording.start_ns,
+            most_span_names=MOST_SPAN_NAMES,
+        )
+        self._recorder_pid, self._is_new = recording.recorder_pid, is_new
         self._ended_ns = 0
         self._is_lost = False
         self._spent = _Spent()
@@ -189,13 +174,13 @@ class _Run:
         """Whether there is nothing more to show."""
         return self._is_lost or 0 < self._ended_ns < now_ns - ENDED_S * 1e9
 
-    def update(self, now_ns: int, costs: Costs) -> None:
+    def update(self, costs: Costs) -> None:
         """Count up to the latest readings."""
         if self._ended_ns:
             return
-        has_recorder = self.has_recorder
+        now_ns, has_recorder = time.monotonic_ns(), self.has_recorder
         try:
-            self.counters.update(self._reader, now_ns)
+            self.counters.update(now_ns)
         except (OSError, TraceError):
             # A temporary recording is deleted when it ends, that of a study's cell is moved.
             self._ended_ns = now_ns
@@ -241,6 +226,11 @@ class _Spent:
 
 
 def _grown(before: float, more: float) -> float:
-    if math.isnan(more):
-        return before
-    return more if math.isnan(before) else before + more
+    known = [one for one in (before, more) if not math.isnan(one)]
+    return sum(known) if known else math.nan
+
+
+def _costs_of_now() -> Costs:
+    """Return the carbon intensity and price of now; they may change while this runs."""
+    now_s = time.time()
+    return local_costs(math.nan, started_unix_s=now_s - 1, stopped_unix_s=now_s)

@@ -32,6 +32,7 @@ TYPES = {
 }
 """``hw.type`` of each kind of component that the conventions have."""
 METRICS_PATH = "/v1/metrics"
+Callback = Callable[[CallbackOptions], Iterable[Observation]]
 
 
 def register_instruments(exporter: Exporter, provider: MeterProvider) -> None:
@@ -45,21 +46,19 @@ def register_instruments(exporter: Exporter, provider: MeterProvider) -> None:
     """
     meter = provider.get_meter("joulelab", joulelab.__version__)
 
-    def observe(
-        value: Callable[[Part], float],
-    ) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def observe(attribute: str) -> list[Callback]:
         def callback(_: CallbackOptions) -> Iterator[Observation]:
             for part in exporter.snapshot().machine.parts:
-                if not math.isnan(value(part)):
-                    yield Observation(value(part), _attributes(part))
+                if not math.isnan(value := getattr(part, attribute)):
+                    yield Observation(value, _attributes(part))
 
-        return callback
+        return [callback]
 
     meter.create_observable_counter(
-        "hw.energy", [observe(lambda part: part.energy_j)], "J", "Energy since the exporter started"
+        "hw.energy", observe("energy_j"), "J", "Energy since the exporter started"
     )
     meter.create_observable_gauge(
-        "hw.power", [observe(lambda part: part.power_w)], "W", "Mean power of the last second"
+        "hw.power", observe("power_w"), "W", "Mean power of the last second"
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import psutil
 
@@ -13,7 +14,7 @@ from joulelab.errors import JoulelabError
 from joulelab.recording.trace_format import READINGS_FILE, TEMPORARY
 from joulelab.runs import name_of
 from joulelab.runs.record import read_record
-from joulelab.validation import InvalidData, decode
+from joulelab.validation import decode
 from joulelab.watch.sources import header_of, is_this_boot
 
 RECORDER = "joulelab.recording.recorder"
@@ -46,7 +47,7 @@ class LiveRecordings:
 
     def __init__(self) -> None:
         self._found: dict[int, LiveRecording] = {}
-        self._seen: dict[int, int] = {}
+        self._others: Counter[int] = Counter()
 
     def scan(self) -> list[LiveRecording]:
         """Return what is being recorded. Each other process is looked at twice, then never again.
@@ -55,23 +56,20 @@ class LiveRecordings:
         """
         pids = set(psutil.pids())
         self._found = {pid: one for pid, one in self._found.items() if pid in pids}
-        self._seen = {pid: times for pid, times in self._seen.items() if pid in pids}
+        self._others = Counter({pid: n for pid, n in self._others.items() if pid in pids})
         for pid in pids - self._found.keys():
-            if self._seen.get(pid, 0) < 2:
-                directory = None
-                with contextlib.suppress(psutil.Error, OSError, InvalidData):
-                    directory = _recorded_directory(psutil.Process(pid))
-                if directory is None:
-                    self._seen[pid] = self._seen.get(pid, 0) + 1
-                    continue
+            if self._others[pid] < 2:
+                self._others[pid] += 1
+                # A recorder that has just started has no header yet.
                 with contextlib.suppress(JoulelabError, OSError, psutil.Error, ValueError):
-                    if (found := _open(directory, pid)) is not None:
-                        self._found[pid] = found
+                    if (directory := _recorded_directory(psutil.Process(pid))) is not None:
+                        del self._others[pid]
+                        if (found := _open(directory, pid)) is not None:
+                            self._found[pid] = found
         return list(self._found.values())
 
 
-@dataclass(frozen=True, slots=True)
-class _Arguments:
+class _Arguments(TypedDict):
     """What is needed of a recorder's arguments."""
 
     directory: str
@@ -82,7 +80,7 @@ def _recorded_directory(process: psutil.Process) -> Path | None:
     command = process.cmdline()
     if RECORDER not in command[-2:-1]:
         return None
-    directory = Path(decode(command[-1], _Arguments).directory)
+    directory = Path(decode(command[-1], _Arguments)["directory"])
     return directory if directory.is_absolute() else Path(process.cwd()) / directory
 
 

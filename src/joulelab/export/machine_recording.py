@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from joulelab.errors import JoulelabError, TraceError
-from joulelab.export.counters import ALWAYS_NS, EnergyCounters
+from joulelab.export.counters import EnergyCounters
 from joulelab.recording.client import RecorderOptions, open_recorder
-from joulelab.recording.trace import TraceReader
 from joulelab.sensors.sensor import Absence
+from joulelab.watch.follower import TraceFollower
 
 ROLL_NS = 3600 * 10**9
 """Each recorder is replaced after this time, and its trace deleted."""
@@ -34,22 +34,20 @@ class MachineRecording:
     def __init__(self, sensors: Sequence[str] | None = None) -> None:
         self._options = RecorderOptions(sensors, None)
         self._lost_ns = 0
-        self._next: _Open | None = None
-        self._retired: list[_Open] = []
-        self._current = _Open(self._options)
-        self.counters = EnergyCounters(self._current.start_ns)
-        self.counters.attach(self._current.reader)
+        self._current = _Recorder(self._options)
+        self._next: _Recorder | None = None
+        self._retired: list[_Recorder] = []
+        self.counters = EnergyCounters(self._current.trace, self._current.start_ns)
 
     @property
     def absent(self) -> tuple[Absence, ...]:
         """The sources that were missing when the recorder started, and why."""
-        return self._current.absent
+        return self._current.trace.absent
 
     @property
     def directories(self) -> set[Path]:
         """Where its recorders write to."""
-        opened = filter(None, (*self._retired, self._next, self._current))
-        return {one.client.directory for one in opened}
+        return {one.client.directory for one in self._recorders()}
 
     def update(self) -> None:
         """Count up to now. A recorder that does not answer does not raise."""
@@ -61,10 +59,10 @@ class MachineRecording:
             overlap_ns = self.counters.margin_ns
             if self._next is not None and now_ns > self._next.start_ns + 3 * overlap_ns:
                 edge_ns = self._next.start_ns + overlap_ns
-                self.counters.update(self._current.reader, now_ns, settle_ns=edge_ns)
+                self.counters.update(now_ns, settle_ns=edge_ns)
                 self._change_to(self._next, edge_ns)
                 self._sync(now_ns)
-            self.counters.update(self._current.reader, now_ns)
+            self.counters.update(now_ns)
         except (OSError, TraceError, ArithmeticError, ValueError) as error:
             self._lose(f"its trace cannot be read: {error}")
         if not self._current.client.alive:
@@ -75,16 +73,18 @@ class MachineRecording:
         while self._retired:
             self._retired.pop().close()
         now_ns = time.monotonic_ns()
-        is_lost = bool(self._lost_ns)
-        is_due = now_ns - self._current.start_ns > ROLL_NS and self._next is None
-        if not (now_ns - self._lost_ns > RESTART_NS if is_lost else is_due):
+        if self._lost_ns:
+            is_due = now_ns - self._lost_ns > RESTART_NS
+        else:
+            is_due = now_ns - self._current.start_ns > ROLL_NS and self._next is None
+        if not is_due:
             return
         try:
-            started = _Open(self._options)
+            started = _Recorder(self._options)
         except JoulelabError as error:
             report(f"cannot start another recorder: {error}")
             return
-        if is_lost:
+        if self._lost_ns:
             self._change_to(started, started.start_ns)
             self._lost_ns = 0
         else:
@@ -92,17 +92,19 @@ class MachineRecording:
 
     def close(self) -> None:
         """End the recorders."""
-        for one in filter(None, (*self._retired, self._next, self._current)):
+        for one in self._recorders():
             one.close()
+
+    def _recorders(self) -> list[_Recorder]:
+        return [*self._retired, *filter(None, (self._current, self._next))]
 
     def _sync(self, now_ns: int) -> None:
         """Have each sensor read once. None is waited for: a scrape should not take seconds."""
         self._current.client.sync(now_ns - self.counters.slowest_ns)
 
-    def _change_to(self, following: _Open, edge_ns: int) -> None:
-        self.counters.attach(following.reader, edge_ns)
-        opened = (self._current, self._next)
-        self._retired += [one for one in opened if one is not None and one is not following]
+    def _change_to(self, following: _Recorder, edge_ns: int) -> None:
+        self.counters = EnergyCounters(following.trace, edge_ns, after=self.counters)
+        self._retired += [one for one in self._recorders() if one is not following]
         self._current, self._next = following, None
 
     def _lose(self, reason: str) -> None:
@@ -112,15 +114,13 @@ class MachineRecording:
             self.counters.lose()
 
 
-class _Open:
-    """A recorder and the reader of its trace, in a temporary directory."""
+class _Recorder:
+    """A recorder and its trace, in a temporary directory."""
 
     def __init__(self, options: RecorderOptions) -> None:
         self.client = open_recorder(None, options, own=True)
-        self.reader = TraceReader(self.client.directory)
-        empty = self.reader.read_between(ALWAYS_NS, ALWAYS_NS)
-        self.absent = empty.absent
-        self.start_ns = int(empty.header["start_ns"])
+        self.trace = TraceFollower(self.client.directory)
+        self.start_ns = int(self.trace.header["start_ns"])
 
     def close(self) -> None:
         """End the recorder and delete its trace, also if it was killed."""

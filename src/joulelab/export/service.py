@@ -1,4 +1,4 @@
-"""Export until the end is requested: to Prometheus, to a file, or to a collector."""
+"""Export until the end is requested: to Prometheus or to a file."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import generate_latest
 
 from joulelab.errors import StoreError
 from joulelab.export.exporter import Exporter
 from joulelab.export.machine_recording import MachineRecording, report
-from joulelab.export.metrics import registry
-from joulelab.export.server import MetricsServer, write_textfile
-from joulelab.machine import describe
+from joulelab.export.metrics import metrics_of
+from joulelab.export.server import MetricsServer
+from joulelab.storage import write_whole, writing
 
 FIRST_S = 2.0
 """A file that is written once has the power of this time."""
@@ -23,8 +23,7 @@ FIRST_S = 2.0
 @contextlib.contextmanager
 def exporting(sensors: Sequence[str] | None, stop: threading.Event) -> Iterator[Exporter]:
     """Measure this machine, and search for runs on it until the event is set."""
-    machine = MachineRecording(sensors)
-    exporter = Exporter(machine)
+    exporter = Exporter(MachineRecording(sensors))
     thread = threading.Thread(target=exporter.run, args=(stop,), daemon=True)
     thread.start()
     try:
@@ -35,15 +34,10 @@ def exporting(sensors: Sequence[str] | None, stop: threading.Event) -> Iterator[
         exporter.close()
 
 
-def metrics_of(exporter: Exporter) -> CollectorRegistry:
-    """Return the metrics of an exporter and of this machine."""
-    return registry(exporter, describe())
-
-
 def serve(exporter: Exporter, address: str, port: int, stop: threading.Event) -> None:
     """Serve metrics over HTTP until the event is set."""
     server = MetricsServer(metrics_of(exporter), address, port)
-    report(f"metrics are at http://{server.address}:{server.port}/metrics; Ctrl-C ends")
+    report(f"metrics are at {server.url}; Ctrl-C ends")
     stop.wait()
     server.close()
 
@@ -51,16 +45,27 @@ def serve(exporter: Exporter, address: str, port: int, stop: threading.Event) ->
 def write(
     exporter: Exporter, path: Path, interval_s: float, stop: threading.Event, *, once: bool
 ) -> None:
-    """Write metrics to a file, once or until the event is set."""
+    """Write metrics for node_exporter's textfile collector, once or until the event is set.
+
+    The file is seen whole or not at all.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
     metrics = metrics_of(exporter)
-    write_textfile(metrics, path)  # A file that cannot be written is an error at once.
+
+    def write_now() -> None:
+        with writing(path):
+            write_whole(path, generate_latest(metrics))
+
+    write_now()  # A file that cannot be written is an error at once.
     if once:
         stop.wait(FIRST_S)
-        write_textfile(metrics, path)
+        write_now()
         return
     while not stop.wait(interval_s):
         try:
-            write_textfile(metrics, path)
+            write_now()
         except StoreError as error:
             report(str(error))
     # A file that nothing updates would look like values of now.

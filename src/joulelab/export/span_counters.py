@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import psutil
 
 from joulelab.energy.energy import Energy
@@ -50,7 +51,7 @@ class SpanCounters:
     """
 
     def __init__(self, since_ns: int, most_names: int) -> None:
-        self._most_names = most_names
+        self.edge_ns, self._most_names = since_ns, most_names
         self._names: set[str] = set()
         self._ended: dict[str, list[tuple[int, int]]] = {}
         self._totals: dict[str, _Total] = {}
@@ -68,32 +69,32 @@ class SpanCounters:
             for name, one in sorted(self._totals.items())
         ]
 
-    def plan(self, start_ns: int, settled_ns: int, stop_ns: int) -> list[SpanStretch]:
-        """Plan the energies to measure in a stretch; what is before ``settled_ns`` for good."""
+    def plan(self, settled_ns: int, until_ns: int) -> list[SpanStretch]:
+        """Plan the energies to measure since the edge; those before ``settled_ns`` for good."""
         return [
             SpanStretch(name, Windows(times[:, 0], times[:, 1]), is_settled)
-            for edges, is_settled in (
-                ((start_ns, settled_ns), True),
-                ((settled_ns, stop_ns), False),
+            for start_ns, stop_ns, is_settled in (
+                (self.edge_ns, settled_ns, True),
+                (settled_ns, until_ns, False),
             )
-            for name, times in self._between(*edges).items()
+            for name, times in self._between(start_ns, stop_ns).items()
         ]
 
     def count(
-        self, plans: Sequence[SpanStretch], energies: Sequence[Energy], components: Collection[str]
+        self, plan: Sequence[SpanStretch], energies: Sequence[Energy], components: Collection[str]
     ) -> None:
         """Count what was planned, of the components of the total."""
-        for stretch, energy in zip(plans, energies, strict=True):
+        for stretch, energy in zip(plan, energies, strict=True):
             total = self._totals.setdefault(stretch.name, _Total())
             found = (energy.all_parts.get(name) for name in components)
-            total.show(energy.duration_s, [part.gross_j for part in found if part is not None])
-            if stretch.is_settled:
-                total.keep()
+            parts_j = [part.gross_j for part in found if part is not None]
+            total.show(energy.duration_s, parts_j, is_settled=stretch.is_settled)
 
-    def forget(self, until_ns: int) -> None:
-        """Forget the spans that ended before a time, which are settled."""
+    def settle(self, edge_ns: int) -> None:
+        """Go on from another edge, and forget the spans that ended before."""
+        self.edge_ns = edge_ns
         for name, ranges in self._ended.items():
-            self._ended[name] = [one for one in ranges if one[1] > until_ns]
+            self._ended[name] = [one for one in ranges if one[1] > edge_ns]
 
     def _label(self, name: str) -> str:
         name = name[:LONGEST_NAME]
@@ -127,19 +128,14 @@ class _Total:
     """What is settled of a name, and the most that was ever shown."""
 
     def __init__(self) -> None:
-        self._settled = self._latest = 0.0, 0.0  # Joules and seconds.
+        self._settled_j = self._settled_s = 0.0
         self.energy_j, self.duration_s = math.nan, 0.0
 
-    def show(self, duration_s: float, parts_j: Sequence[float]) -> None:
-        """Show the energy with a stretch that is not settled."""
-        settled_j, settled_s = self._settled
-        self._latest = settled_j + math.fsum(parts_j), settled_s + duration_s
-        self.duration_s = max(self.duration_s, self._latest[1])
+    def show(self, duration_s: float, parts_j: Sequence[float], *, is_settled: bool) -> None:
+        """Show the energy and time with those of a further stretch."""
+        energy_j, duration_s = self._settled_j + math.fsum(parts_j), self._settled_s + duration_s
+        self.duration_s = max(self.duration_s, duration_s)
         if parts_j:
-            self.energy_j = max(
-                self._latest[0], 0.0 if math.isnan(self.energy_j) else self.energy_j
-            )
-
-    def keep(self) -> None:
-        """Settle what was shown last."""
-        self._settled = self._latest
+            self.energy_j = float(np.fmax(self.energy_j, energy_j))  # NaN before the first.
+        if is_settled:
+            self._settled_j, self._settled_s = energy_j, duration_s
