@@ -125,7 +125,7 @@ def _largest_distance(power_w: Floats, reach: int) -> Floats:
     padded = np.pad(power_w, reach, constant_values=np.nan)
     around = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
     low, high = np.fmin.reduce(around, axis=1), np.fmax.reduce(around, axis=1)
-    return np.nan_to_num(np.maximum(high - power_w, power_w - low))
+    return np.asarray(np.nan_to_num(np.maximum(high - power_w, power_w - low)))
 
 
 def hidden_share(channel: Channel, length_s: Floats) -> Floats:

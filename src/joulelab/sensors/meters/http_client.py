@@ -34,9 +34,11 @@ class HttpClient:
         url: The meter's address; requests replace its path.
         timeout_s: Time for a request.
         headers: Sent with each request.
-        user: User and password for basic or digest authentication, if the server asks.
         verify: Whether its certificate is checked.
         ca_file: The certificate that is trusted.
+
+    Attributes:
+        user: User and password for basic or digest authentication, if the server asks.
     """
 
     def __init__(
@@ -45,7 +47,6 @@ class HttpClient:
         timeout_s: float,
         *,
         headers: Mapping[str, str] | None = None,
-        user: tuple[str, str] | None = None,
         verify: bool = True,
         ca_file: str | None = None,
     ) -> None:
@@ -55,7 +56,7 @@ class HttpClient:
         self._headers = {"Accept": "application/json", "User-Agent": "joulelab"} | dict(
             headers or {}
         )
-        self._user = user
+        self.user: tuple[str, str] | None = None
         self._challenge: dict[str, str] | None = None
         self._uses = 0
         # Without TLS, a password is not sent unasked: the server may want it hashed.
@@ -177,10 +178,10 @@ class HttpClient:
         }
         is_refused = response.status == http.client.UNAUTHORIZED
         is_digest = is_refused and text.lower().startswith("digest") and "nonce" in found
-        if self._user is None or not is_digest:
+        if self.user is None or not is_digest:
             is_wanted = is_refused and not self._is_basic
             self._is_basic = self._is_basic or is_wanted
-            return self._user is not None and is_wanted
+            return self.user is not None and is_wanted
         # A challenge that was answered before may have expired, but not one that is new.
         was_answered = self._challenge is not None and self._uses == 1
         self._challenge, self._uses = (None if was_answered else found), 0
@@ -188,19 +189,19 @@ class HttpClient:
         return not was_answered
 
     def _authorization(self, target: str) -> dict[str, str]:
-        if self._user is None or not (self._challenge or self._is_basic):
+        if self.user is None or not (self._challenge or self._is_basic):
             return {}
         if self._challenge is None:
-            plain = base64.b64encode(":".join(self._user).encode()).decode()
+            plain = base64.b64encode(":".join(self.user).encode()).decode()
             return {"Authorization": f"Basic {plain}"}
         self._uses += 1
-        return {"Authorization": digest(self._challenge, self._user, target, self._uses)}
+        return {"Authorization": digest(self._challenge, self.user, target, self._uses)}
 
     def _refusal(self, status: int, reason: str) -> MeterError:
         if status in (http.client.UNAUTHORIZED, http.client.FORBIDDEN):
             what = (
                 "wrong user or password, or no right to read this"
-                if self._user or any(name in self._headers for name in _TOKEN_HEADERS)
+                if self.user or any(name in self._headers for name in _TOKEN_HEADERS)
                 else "it wants a user and password: add user, and password_env or password_file"
             )
             return NoAnswerError(f"{status}: {what}", wait_s=CREDENTIALS_WAIT_S)

@@ -16,89 +16,64 @@ LARGEST_OUTPUT_BYTES = 1 << 20
 _SHOWN = 160
 
 
-class Program:
-    """Runs one program, again and again.
+def run_program(command: Sequence[str], timeout_s: float, secrets: Mapping[str, str]) -> str:
+    """Return what a program prints. It is killed with its children when the time is over.
 
     Args:
         command: The program and its arguments.
-        timeout_s: Time for a run; then it is killed with its children.
-        environment: Further variables of its environment.
+        timeout_s: Time for the run.
+        secrets: Further variables of its environment, which no message contains.
+
+    Raises:
+        MeterError: It cannot be run, fails, takes too long or prints too much.
     """
-
-    def __init__(
-        self,
-        command: Sequence[str],
-        timeout_s: float,
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
-        self._command, self._timeout_s = tuple(command), timeout_s
-        self._secrets = tuple((environment or {}).values())
-        self._environment = dict(environment or {})
-
-    def run(self) -> str:
-        """Return what the program prints.
-
-        Raises:
-            MeterError: It cannot be run, fails, takes too long or prints too much.
-        """
-        name = self._command[0]
-        # Programs translate their output.
-        environment = os.environ | {"LC_ALL": "C"} | self._environment
+    name = command[0]
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"LC_ALL": "C"} | secrets,  # Programs translate their output.
+            start_new_session=True,
+        )
+    except FileNotFoundError:
+        raise MeterError(f"{name} is not installed") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise MeterError(f"cannot run {name}: {why}") from None
+    with process:
         try:
-            process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=environment,
-                start_new_session=True,
-            )
-        except FileNotFoundError:
-            raise MeterError(f"{name} is not installed") from None
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or str(error)
-            raise MeterError(f"cannot run {name}: {why}") from None
-        try:
-            output, errors = self._output(process)
+            output, errors = _read_both(process, name, time.monotonic() + timeout_s)
             status = process.wait(timeout=1.0)
-        except subprocess.TimeoutExpired:
-            raise MeterError(f"{name} did not end within {self._timeout_s:g} s") from None
+        except (TimeoutError, subprocess.TimeoutExpired):
+            raise MeterError(f"{name} did not end within {timeout_s:g} s") from None
         finally:
             with suppress(OSError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            for stream in (process.stdout, process.stderr):
-                if stream is not None:
-                    stream.close()
-        if status != 0:
-            last = " ".join(errors.strip().splitlines()[-1:]) or "no message"
-            raise MeterError(f"{name} failed with status {status}: {self._redacted(last)[:_SHOWN]}")
-        return output
+    if status != 0:
+        last = " ".join(errors.strip().splitlines()[-1:]) or "no message"
+        for secret in secrets.values():
+            last = last.replace(secret, "***")
+        raise MeterError(f"{name} failed with status {status}: {last[:_SHOWN]}")
+    return output
 
-    def _output(self, process: subprocess.Popen[bytes]) -> tuple[str, str]:
-        """Read what a program prints until it closes both streams."""
-        until_s = time.monotonic() + self._timeout_s
-        assert process.stdout is not None
-        assert process.stderr is not None
-        found = {process.stdout.fileno(): b"", process.stderr.fileno(): b""}
-        with selectors.DefaultSelector() as selector:
-            for descriptor in found:
-                selector.register(descriptor, selectors.EVENT_READ)
-            while selector.get_map():
-                left_s = until_s - time.monotonic()
-                if left_s <= 0:
-                    raise MeterError(f"{self._command[0]} did not end within {self._timeout_s:g} s")
-                for key, _ in selector.select(left_s):
-                    part = os.read(key.fd, 1 << 16)
-                    if not part:
-                        selector.unregister(key.fd)
-                    found[key.fd] += part
-                    if len(found[key.fd]) > LARGEST_OUTPUT_BYTES:
-                        raise MeterError(f"{self._command[0]} prints more than 1 MB")
-        output, errors = (text.decode(errors="replace") for text in found.values())
-        return output, errors
 
-    def _redacted(self, text: str) -> str:
-        for one in self._secrets:
-            text = text.replace(one, "***")
-        return text
+def _read_both(process: subprocess.Popen[bytes], name: str, until_s: float) -> list[str]:
+    """Read both streams of a program until it closes them."""
+    found = {stream.fileno(): b"" for stream in (process.stdout, process.stderr) if stream}
+    with selectors.DefaultSelector() as selector:
+        for descriptor in found:
+            selector.register(descriptor, selectors.EVENT_READ)
+        while selector.get_map():
+            left_s = until_s - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError
+            for key, _ in selector.select(left_s):
+                part = os.read(key.fd, 1 << 16)
+                if not part:
+                    selector.unregister(key.fd)
+                found[key.fd] += part
+                if len(found[key.fd]) > LARGEST_OUTPUT_BYTES:
+                    raise MeterError(f"{name} prints more than 1 MB")
+    return [text.decode(errors="replace") for text in found.values()]

@@ -9,16 +9,16 @@ Sources: Tasmota, *Commands* (``Status 8``) and *Energy monitoring*; Shelly, *Ge
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from joulelab.sensors.meters.entries import (
     FACTORS,
     AnyEntry,
     CommandEntry,
-    HttpEntry,
     IpmiEntry,
     JsonEntry,
     RedfishEntry,
@@ -27,7 +27,7 @@ from joulelab.sensors.meters.entries import (
     secret,
 )
 from joulelab.sensors.meters.http_client import HttpClient, NoAnswerError, NotFoundError
-from joulelab.sensors.meters.programs import Program
+from joulelab.sensors.meters.programs import run_program
 from joulelab.sensors.meters.replies import MeterError, number_at, number_in, parse_reply
 from joulelab.sensors.sensor import Quantity
 
@@ -35,24 +35,22 @@ Value = float | str
 """A number in watts or joules, or why there is none."""
 
 
-class Reader(Protocol):
+class Reader:
     """Asks one meter. It is used by one thread, except for :meth:`abort`."""
 
     def read(self) -> list[Value]:
         """Return a value of each channel. Raise :class:`MeterError` if there are none."""
-        ...
+        raise NotImplementedError
 
     def abort(self) -> None:
-        """End a read that another thread waits for."""
-        ...
+        """End a read that another thread waits for, if it has no limit of its own."""
 
     def close(self) -> None:
         """Close what is open."""
-        ...
 
     def findings(self) -> dict[str, Any]:
         """Return fields of the entry that reading has found."""
-        ...
+        return {}
 
 
 class Place(NamedTuple):
@@ -73,10 +71,10 @@ class Page(NamedTuple):
     findings: dict[str, Any] = {}  # noqa: RUF012  (never changed)
 
 
-class HttpReader:
+class HttpReader(Reader):
     """Reads JSON over HTTP from the first of several pages that has a value."""
 
-    def __init__(self, client: HttpClient, pages: Callable[[HttpClient], Iterator[Page]]) -> None:
+    def __init__(self, client: HttpClient, pages: Callable[[], Iterable[Page]]) -> None:
         self._client, self._pages = client, pages
         self._page: Page | None = None
 
@@ -88,7 +86,7 @@ class HttpReader:
             except NotFoundError:
                 self._page = None
         reason = MeterError("it has no page with a reading")
-        for page in self._pages(self._client):
+        for page in self._pages():
             try:
                 values = self._values(page)
             except NoAnswerError:
@@ -103,15 +101,12 @@ class HttpReader:
         raise reason
 
     def abort(self) -> None:
-        """End a request that another thread waits for."""
         self._client.abort()
 
     def close(self) -> None:
-        """Close the connection."""
         self._client.close()
 
     def findings(self) -> dict[str, Any]:
-        """Return what the page that was found is."""
         return self._page.findings if self._page else {}
 
     def _values(self, page: Page) -> list[Value]:
@@ -129,23 +124,16 @@ def _value(document: Any, places: Sequence[Place]) -> Value:
     return reason
 
 
-class ProgramReader:
+class ProgramReader(Reader):
     """Reads what a program prints."""
 
-    def __init__(self, program: Program, parse: Callable[[str], list[Value]]) -> None:
-        self._program, self._parse = program, parse
+    def __init__(self, run: Callable[[], str], parse: Callable[[str], list[Value]]) -> None:
+        self._run, self._parse = run, parse
         self._output = ""
 
     def read(self) -> list[Value]:
-        """Run the program."""
-        self._output = self._program.run()
+        self._output = self._run()
         return self._parse(self._output)
-
-    def abort(self) -> None:
-        """Do nothing: a run has its own limit."""
-
-    def close(self) -> None:
-        """Do nothing: nothing is open."""
 
     def findings(self) -> dict[str, Any]:
         """Return the period in which a controller samples, if it states one of some seconds.
@@ -164,8 +152,7 @@ def quantities(entry: AnyEntry) -> list[Quantity]:
             return [Quantity.POWER] * entry.power_supplies
         return [Quantity.POWER, Quantity.ENERGY] if entry.energy else [Quantity.POWER]
     if isinstance(entry, (JsonEntry, CommandEntry)):
-        both = {Quantity.POWER: "power", Quantity.ENERGY: "energy"}
-        return [one for one, what in both.items() if _how(entry, what) is not None]
+        return [one.quantity for one in _values_of(entry)]
     if isinstance(entry, IpmiEntry):
         return [Quantity.POWER]
     return [Quantity.POWER, Quantity.ENERGY]
@@ -177,98 +164,115 @@ def open_reader(entry: AnyEntry) -> Reader:
     Raises:
         UserError: Its password or token is missing.
     """
-    if isinstance(entry, CommandEntry):
-        return ProgramReader(Program(entry.command, entry.timeout_s), _command_parser(entry))
-    if isinstance(entry, IpmiEntry):
-        password = secret(entry, "password")
-        # In the arguments every user could read it.
-        environment = {"IPMI_PASSWORD": password} if password else {}
-        return ProgramReader(Program(_ipmitool(entry), entry.timeout_s, environment), parse_ipmi)
     password, token = secret(entry, "password"), secret(entry, "token")
-    return HttpReader(_client(entry, password, token), _PAGES[type(entry)](entry, password))
-
-
-def _client(entry: HttpEntry, password: str | None, token: str | None) -> HttpClient:
+    if isinstance(entry, CommandEntry):
+        run = partial(run_program, entry.command, entry.timeout_s, {})
+        return ProgramReader(run, partial(_printed, _values_of(entry)))
+    if isinstance(entry, IpmiEntry):
+        # In the arguments every user could read it.
+        secrets = {"IPMI_PASSWORD": password} if password else {}
+        run = partial(run_program, _ipmitool(entry), entry.timeout_s, secrets)
+        return ProgramReader(run, parse_ipmi)
     headers = dict(entry.headers) if isinstance(entry, JsonEntry) else {}
-    if token and isinstance(entry, RedfishEntry):
-        headers["X-Auth-Token"] = token
-    elif token:
-        headers["Authorization"] = f"Bearer {token}"
-    # Tasmota takes them as part of the query.
-    has_login = entry.user and password and not isinstance(entry, TasmotaEntry)
-    return HttpClient(
-        entry.url,
-        entry.timeout_s,
-        headers=headers,
-        user=(entry.user or "", password or "") if has_login else None,
-        verify=entry.verify,
-        ca_file=entry.ca_file,
+    if token:
+        is_redfish = isinstance(entry, RedfishEntry)
+        headers |= {"X-Auth-Token": token} if is_redfish else {"Authorization": f"Bearer {token}"}
+    client = HttpClient(
+        entry.url, entry.timeout_s, headers=headers, verify=entry.verify, ca_file=entry.ca_file
     )
+    if entry.user and password and not isinstance(entry, TasmotaEntry):
+        client.user = entry.user, password
+    if isinstance(entry, RedfishEntry):
+        return HttpReader(client, partial(_redfish_pages, entry, client))
+    if isinstance(entry, TasmotaEntry):
+        pages = [_tasmota_page(entry.user, password)]
+    else:
+        pages = _shelly_pages(entry) if isinstance(entry, ShellyEntry) else [_json_page(entry)]
+    return HttpReader(client, lambda: pages)
 
 
-_Pages = Callable[[HttpClient], Iterator[Page]]
+class _Wanted(NamedTuple):
+    """A value of a meter that is described by its entry."""
+
+    quantity: Quantity
+    factor: float
+    path: str | None
+    pattern: str | None
 
 
-def _json_pages(entry: JsonEntry, _: str | None) -> _Pages:
+def _values_of(entry: JsonEntry | CommandEntry) -> list[_Wanted]:
+    found = [
+        _Wanted(
+            quantity,
+            FACTORS[getattr(entry, f"{what}_unit")] * entry.scale,
+            getattr(entry, what),
+            getattr(entry, f"{what}_pattern", None),
+        )
+        for quantity, what in ((Quantity.POWER, "power"), (Quantity.ENERGY, "energy"))
+    ]
+    return [one for one in found if one.path is not None or one.pattern is not None]
+
+
+def _printed(wanted: Sequence[_Wanted], text: str) -> list[Value]:
+    found: list[Value] = []
+    for one in wanted:
+        try:
+            if one.pattern is not None:
+                number = number_in(text, one.pattern)
+            else:
+                document = parse_reply(text.encode(), "the command answered")
+                number = number_at(document, one.path or "")
+            found.append(number * one.factor)
+        except MeterError as error:
+            found.append(str(error))
+    return found
+
+
+def _json_page(entry: JsonEntry) -> Page:
     url = entry.url
     target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-    places = [
-        [Place(path, FACTORS[unit] * entry.scale)]
-        for path, unit in ((entry.power, entry.power_unit), (entry.energy, entry.energy_unit))
-        if path is not None
-    ]
-    return lambda _: iter([Page(target, places)])
+    return Page(target, [[Place(one.path or "", one.factor)] for one in _values_of(entry)])
 
 
-def _tasmota_pages(entry: TasmotaEntry, password: str | None) -> _Pages:
-    query = {"cmnd": "Status 8"}
-    if entry.user and password:
-        query = {"user": entry.user, "password": password} | query
+def _tasmota_page(user: str | None, password: str | None) -> Page:
+    """Return the page of a plug, which takes a password as a part of the query."""
+    login = {"user": user, "password": password} if user and password else {}
+    query = urlencode(login | {"cmnd": "Status 8"}, quote_via=quote)
     root = "StatusSNS.ENERGY"
     places = [[Place(f"{root}.Power")], [Place(f"{root}.Total", FACTORS["kWh"])]]
-    return lambda _: iter([Page(f"/cm?{urlencode(query, quote_via=quote)}", places)])
+    return Page(f"/cm?{query}", places)
 
 
-def _shelly_pages(entry: ShellyEntry, _: str | None) -> _Pages:
+def _shelly_pages(entry: ShellyEntry) -> list[Page]:
     relay = entry.relay
-    second = [[Place("apower")], [Place("aenergy.total", FACTORS["Wh"])]]
-    first = [[Place("power")], [Place("total", FACTORS["Wmin"])]]
-    status = [
-        [Place(f"meters[{relay}].power")],
-        [Place(f"meters[{relay}].total", FACTORS["Wmin"])],
+    meter = f"meters[{relay}]."
+    switch = [[Place("apower")], [Place("aenergy.total", FACTORS["Wh"])]]
+    return [
+        Page(f"/rpc/Switch.GetStatus?id={relay}", switch),
+        Page(f"/rpc/PM1.GetStatus?id={relay}", switch),
+        Page(f"/meter/{relay}", [[Place("power")], [Place("total", FACTORS["Wmin"])]]),
+        Page("/status", [[Place(f"{meter}power")], [Place(f"{meter}total", FACTORS["Wmin"])]]),
     ]
-    pages = [
-        Page(f"/rpc/Switch.GetStatus?id={relay}", second),
-        Page(f"/rpc/PM1.GetStatus?id={relay}", second),
-        Page(f"/meter/{relay}", first),
-        Page("/status", status),
-    ]
-    return lambda _: iter(pages)
 
 
-def _redfish_pages(entry: RedfishEntry, _: str | None) -> _Pages:
+def _redfish_pages(entry: RedfishEntry, client: HttpClient) -> Iterator[Page]:
     metrics = [
         [Place("PowerWatts.Reading")],
         [Place("EnergyJoules.Reading"), Place("EnergykWh.Reading", FACTORS["kWh"])],
     ]
-    control = [[Place("PowerControl[0].PowerConsumedWatts")]]
     supplies = [
         [Place(f"PowerSupplies[{n}].{name}") for name in _SUPPLY_WATTS]
         for n in range(entry.power_supplies)
     ]
-
-    def pages(client: HttpClient) -> Iterator[Page]:
-        for path in _chassis(client, entry.chassis):
-            found = {"chassis": path.rpartition("/")[2]}
-            if supplies:
-                yield Page(f"{path}/Power", supplies, found)
-            elif entry.energy:
-                yield Page(f"{path}/EnvironmentMetrics", metrics, found)
-            else:
-                yield Page(f"{path}/Power", control, found)
-                yield Page(f"{path}/EnvironmentMetrics", metrics[:1], found)
-
-    return pages
+    for path in _chassis(client, entry.chassis):
+        found = {"chassis": path.rpartition("/")[2]}
+        if supplies:
+            yield Page(f"{path}/Power", supplies, found)
+        elif entry.energy:
+            yield Page(f"{path}/EnvironmentMetrics", metrics, found)
+        else:
+            yield Page(f"{path}/Power", [[Place("PowerControl[0].PowerConsumedWatts")]], found)
+            yield Page(f"{path}/EnvironmentMetrics", metrics[:1], found)
 
 
 _SUPPLY_WATTS = ("PowerInputWatts", "LastPowerOutputWatts", "PowerOutputWatts")
@@ -295,42 +299,6 @@ def _chassis(client: HttpClient, identifier: str | None) -> Iterator[str]:
     if not paths:
         raise MeterError("it lists no chassis")
     yield from paths
-
-
-_PAGES: dict[type, Callable[[Any, str | None], _Pages]] = {
-    JsonEntry: _json_pages,
-    TasmotaEntry: _tasmota_pages,
-    ShellyEntry: _shelly_pages,
-    RedfishEntry: _redfish_pages,
-}
-
-
-def _how(entry: JsonEntry | CommandEntry, what: str) -> str | None:
-    path: str | None = getattr(entry, what)
-    pattern: str | None = getattr(entry, f"{what}_pattern", None)
-    return pattern if path is None else path
-
-
-def _command_parser(entry: CommandEntry) -> Callable[[str], list[Value]]:
-    def value(text: str, what: str, factor: float) -> Value:
-        pattern = getattr(entry, f"{what}_pattern")
-        try:
-            if pattern is not None:
-                return number_in(text, pattern) * factor
-            document = parse_reply(text.encode(), "the command answered")
-            return number_at(document, getattr(entry, what)) * factor
-        except MeterError as error:
-            return str(error)
-
-    factors = {
-        "power": FACTORS[entry.power_unit] * entry.scale,
-        "energy": FACTORS[entry.energy_unit] * entry.scale,
-    }
-    return lambda text: [
-        value(text, what, factor)
-        for what, factor in factors.items()
-        if _how(entry, what) is not None
-    ]
 
 
 def _ipmitool(entry: IpmiEntry) -> list[str]:
