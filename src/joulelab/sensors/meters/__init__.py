@@ -27,6 +27,6 @@ def discover_meters(
     """
     if not (home() / "sensors.toml").exists():
         return [], []
-    configured = importlib.import_module("joulelab.sensors.meters.configured")
-    sensors, absent = configured.open_configured(kinds)
+    polling = importlib.import_module("joulelab.sensors.meters.polling")
+    sensors, absent = polling.open_configured(kinds)
     return [*sensors], absent

@@ -50,12 +50,8 @@ class HttpClient:
         verify: bool = True,
         ca_file: str | None = None,
     ) -> None:
-        self.host = url.hostname or ""
-        self._scheme, self._port = url.scheme, url.port
-        self._timeout_s = timeout_s
-        self._headers = {"Accept": "application/json", "User-Agent": "joulelab"} | dict(
-            headers or {}
-        )
+        self._url, self._timeout_s = url, timeout_s
+        self._headers = {"Accept": "application/json", "User-Agent": "joulelab", **(headers or {})}
         self.user: tuple[str, str] | None = None
         self._challenge: dict[str, str] | None = None
         self._uses = 0
@@ -123,12 +119,13 @@ class HttpClient:
         return connection.getresponse()
 
     def _connect(self) -> http.client.HTTPConnection:
-        if self._scheme == "http":
-            return http.client.HTTPConnection(self.host, self._port)
+        host = self._url.hostname or ""
+        if self._url.scheme == "http":
+            return http.client.HTTPConnection(host, self._url.port)
         context = ssl.create_default_context(cafile=self._ca_file)
         if not self._verify:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        return http.client.HTTPSConnection(self.host, self._port, context=context)
+        return http.client.HTTPSConnection(host, self._url.port, context=context)
 
     def _body(self, response: http.client.HTTPResponse, until_s: float) -> bytes:
         try:
@@ -155,17 +152,13 @@ class HttpClient:
 
     def _redirected(self, target: str, location: str) -> str:
         """Return the path that a redirect leads to, and take over its scheme and port."""
-        default = {"http": 80, "https": 443}
-        port = self._port or default[self._scheme]
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        url = urlsplit(urljoin(f"{self._scheme}://{host}:{port}{target}", location))
         with contextlib.suppress(ValueError):
-            is_upgrade = self._scheme == "http" and url.scheme == "https"
-            same = url.scheme == self._scheme and (url.port or default[url.scheme]) == port
-            if url.hostname == self.host and (same or is_upgrade):
+            url = urlsplit(urljoin(f"{self._url.scheme}://{self._url.netloc}{target}", location))
+            is_upgrade = (self._url.scheme, url.scheme) == ("http", "https")
+            if url.hostname == self._url.hostname and (is_upgrade or _port(url) == _port(self._url)):
                 if is_upgrade:
                     self.close()
-                    self._scheme, self._port = url.scheme, url.port
+                    self._url = url
                 return f"{url.path or '/'}?{url.query}" if url.query else url.path or "/"
         raise MeterError("it redirects to another host, which is not followed: check the address")
 
@@ -212,8 +205,8 @@ class HttpClient:
     def _failure(self, error: Exception) -> NoAnswerError:
         for kind, text in _FAILURES.items():
             if isinstance(error, kind):
-                values = {"host": self.host, "timeout": f"{self._timeout_s:g}"}
-                return NoAnswerError(text.format(**values, why=_why(error)))
+                host, timeout = self._url.hostname, f"{self._timeout_s:g}"
+                return NoAnswerError(text.format(host=host, timeout=timeout, why=_why(error)))
         return NoAnswerError(f"it does not speak HTTP ({type(error).__name__})")
 
 
@@ -239,6 +232,10 @@ _FAILURES: dict[type[Exception], str] = {
     http.client.IncompleteRead: "the connection closed within the reply",
 }
 """The first class that fits counts: later ones are wider."""
+
+
+def _port(url: SplitResult) -> int | None:
+    return url.port or {"http": 80, "https": 443}.get(url.scheme)
 
 
 def _why(error: Exception) -> str:

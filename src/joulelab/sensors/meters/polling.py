@@ -6,21 +6,16 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+from joulelab.errors import UserError
 from joulelab.format import printable
-from joulelab.sensors.meters.entries import (
-    AnyEntry,
-    Entry,
-    IpmiEntry,
-    RedfishEntry,
-    ShellyEntry,
-    TasmotaEntry,
-)
+from joulelab.sensors.meters.entries import AnyEntry, Entry, RedfishEntry, absence, read_entries
 from joulelab.sensors.meters.readers import Reader, Value, open_reader, quantities
 from joulelab.sensors.meters.replies import MeterError
 from joulelab.sensors.plausibility import implausible, max_power_w
 from joulelab.sensors.sensor import (
+    Absence,
     Channel,
     Gap,
     Provenance,
@@ -42,15 +37,6 @@ DELAY_UNCERTAINTY_S = 1.2
 """Meters filter for a second or two, or not at all, and say nothing about it: twice this, next to
 their averaging window and the age of a value that is polled."""
 UNKNOWN_DELAY = "its delay and averaging window are not known (included in the interval)"
-UNCERTAINTY = {TasmotaEntry: 0.02, ShellyEntry: 0.01, RedfishEntry: 0.03, IpmiEntry: 0.03}
-"""Standard uncertainty of the scale (k = 1). Shelly's plugs are specified to 1 %; the chips of
-Tasmota's (HLW8012, BL0937, CSE7766) to 1 to 2 %, but many are not calibrated. Power supplies report
-over PMBus within 5 % at full load (rectangular, 2.9 %)."""
-OTHER_UNCERTAINTY = 0.02
-RESOLUTION_W = {TasmotaEntry: 1.0, ShellyEntry: 0.1, RedfishEntry: 1.0, IpmiEntry: 1.0}
-RESOLUTION_J = {TasmotaEntry: 3600.0, ShellyEntry: 60.0, RedfishEntry: 3.6e3}
-"""Of Tasmota's ``WattRes`` 0 and ``EnergyRes`` 3 (its defaults), Shelly's Gen1 watt-minutes (Gen2
-counts 0.001 Wh), and of kWh with three decimals."""
 
 
 class MeterSensor:
@@ -154,29 +140,42 @@ def open_meter(name: str, entry: AnyEntry) -> MeterSensor:
     return MeterSensor(channels_of(name, entry), open_reader(entry), entry)
 
 
+def open_configured(kinds: Collection[str]) -> tuple[list[MeterSensor], list[Absence]]:
+    """Open the meters of some kinds of components; state why others are absent."""
+    entries, errors = read_entries()
+    sensors, absent = [], []
+    if "plug" in kinds or "node" in kinds:
+        # A broken entry does not say what it would measure.
+        absent = [absence(error, f"plug:{name}") for name, error in errors.items()]
+    for name, entry in entries.items():
+        component = channels_of(name, entry)[0].component
+        if component.partition(":")[0] not in kinds:
+            continue
+        try:
+            sensors.append(open_meter(name, entry))
+        except UserError as error:
+            absent.append(absence(error, component))
+    return sensors, absent
+
+
 def channels_of(name: str, entry: AnyEntry) -> list[Channel]:
     """Return the channels of a meter."""
-    component = entry.component_of(name)
     source = f"{type(entry).__struct_config__.tag}.{name}"
+    percent = entry.uncertainty_pct
+    period_s = entry.update_period_s or entry.interval_s
+    delay_s, delay_uncertainty_s = _delay(entry, period_s)
+    steps = {
+        Quantity.POWER: entry.resolution_w or entry.step_w,
+        Quantity.ENERGY: entry.resolution_j or entry.step_j,
+    }
     found = []
     for position, quantity in enumerate(quantities(entry)):
         is_power = quantity is Quantity.POWER
-        own = component
-        if isinstance(entry, RedfishEntry) and entry.power_supplies:
-            own = f"psu:{position}"
-        resolution = (
-            entry.resolution_w or RESOLUTION_W.get(type(entry), 0.0)
-            if is_power
-            else entry.resolution_j or RESOLUTION_J.get(type(entry), 0.0)
-        )
-        gain = UNCERTAINTY.get(type(entry), OTHER_UNCERTAINTY)
-        if entry.uncertainty_pct is not None:
-            gain = entry.uncertainty_pct / 100
-        period_s = entry.update_period_s or entry.interval_s
-        delay_s, delay_uncertainty_s = _delay(entry, period_s)
+        is_supply = isinstance(entry, RedfishEntry) and entry.power_supplies
+        component = f"psu:{position}" if is_supply else entry.component_of(name)
         found.append(
             Channel(
-                component=own,
+                component=component,
                 quantity=quantity,
                 source=source if is_power else f"{source}.counter",
                 provenance=Provenance.MEASURED,
@@ -185,15 +184,15 @@ def channels_of(name: str, entry: AnyEntry) -> list[Channel]:
                 delay_s=delay_s,
                 polled=True,
                 time_uncertainty_s=delay_uncertainty_s,
-                resolution=resolution,
-                gain_uncertainty=gain,
+                resolution=steps[quantity],
+                gain_uncertainty=entry.uncertainty if percent is None else percent / 100,
                 # A steady power is rounded the same way each time (rectangular, GUM 4.3.7).
-                offset_uncertainty_w=resolution / math.sqrt(12) if is_power else 0.0,
+                offset_uncertainty_w=steps[quantity] / math.sqrt(12) if is_power else 0.0,
                 # A counter misses nothing between two readings. One whose steps are far apart comes
                 # after power (:func:`joulelab.energy.signal.observed`).
                 priority=1 if is_power else 0,
                 max_power_w=entry.max_power_w,
-                contains=entry.contained_in(own),
+                contains=entry.contained_in(component),
                 note=UNKNOWN_DELAY if entry.delay_s is None else "",
             )
         )
