@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +23,7 @@ from joulelab.sensors.meters.entries import (
     sensors_file,
 )
 from joulelab.sensors.meters.polling import MeterSensor, open_meter
-from joulelab.sensors.sensor import Channel, Gap, Quantity, Reading
+from joulelab.sensors.sensor import Channel, Quantity, Reading
 from joulelab.storage import make_private_directories, write_whole, writing
 from joulelab.validation import InvalidData, parse_toml
 
@@ -95,14 +95,18 @@ def try_meter(name: str, table: dict[str, Any]) -> Trial:
     Raises:
         UserError: The entry is wrong, or the meter gives no value.
     """
+    entry = parse_entry(name, table, sensors_file())
+    variants = [table]
+    if isinstance(entry, RedfishEntry) and not {"energy", "power_supplies"} & table.keys():
+        # What a controller may have, best first.
+        variants = [table | {"energy": True}, table, table | {"power_supplies": MOST_SUPPLIES}]
     reason = "it gave no value"
-    for variant in _variants(table, parse_entry(name, table, sensors_file())):
-        entry = parse_entry(name, variant, sensors_file())
-        sensor = open_meter(name, entry)
+    for variant in variants:
+        sensor = open_meter(name, parse_entry(name, variant, sensors_file()))
         try:
             readings, reason = _read(sensor, reason)
             if readings:
-                return _trial(name, variant, entry, sensor, readings)
+                return _trial(name, variant, sensor, readings)
         finally:
             sensor.close()
     is_program = isinstance(entry, (CommandEntry, IpmiEntry))
@@ -120,43 +124,30 @@ def describe_address(entry: AnyEntry) -> str:
     return f"{url.hostname}:{url.port}" if url.port else str(url.hostname)
 
 
-def _variants(table: dict[str, Any], entry: AnyEntry) -> Iterator[dict[str, Any]]:
-    """Yield an entry with what a meter of its kind may have besides power, best first."""
-    is_open = isinstance(entry, RedfishEntry) and not {"energy", "power_supplies"} & table.keys()
-    if is_open:
-        yield table | {"energy": True}
-    yield table
-    if is_open:
-        yield table | {"power_supplies": MOST_SUPPLIES}
-
-
 def _read(sensor: MeterSensor, before: str) -> tuple[list[Reading], str]:
     """Return the readings of a meter, and why there are none."""
     readings: list[Reading] = []
     reason, begin_s = before, time.monotonic()
-    while True:
+    while (took_s := time.monotonic() - begin_s) <= LONGEST_S:
         time.sleep(_LOOK_S)
         for one in sensor.read():
-            if isinstance(one, Gap):
-                reason = one.reason
-                if not readings:
-                    return [], reason
-            else:
+            if isinstance(one, Reading):
                 readings.append(one)
-        took_s = time.monotonic() - begin_s
-        if took_s > LONGEST_S or (took_s > LEAST_S and _is_enough(readings, took_s)):
-            return readings, reason
+            elif readings:
+                reason = one.reason
+            else:
+                return [], one.reason
+        changes = len(_changes_s(readings))
+        is_steady = not changes and took_s > UNCHANGED_S
+        if took_s > LEAST_S and (changes >= ENOUGH_UPDATES or is_steady):
+            break
+    return readings, reason
 
 
 def _changes_s(readings: Sequence[Reading]) -> list[float]:
     """Return when the value of the first channel changed."""
     own = [one for one in readings if one.channel == 0]
     return [after.t_ns * 1e-9 for before, after in pairwise(own) if after.value != before.value]
-
-
-def _is_enough(readings: Sequence[Reading], took_s: float) -> bool:
-    changes_s = _changes_s(readings)
-    return len(changes_s) >= ENOUGH_UPDATES or (not changes_s and took_s > UNCHANGED_S)
 
 
 def _update_period_s(readings: Sequence[Reading], interval_s: float) -> float | None:
@@ -173,40 +164,34 @@ def _update_period_s(readings: Sequence[Reading], interval_s: float) -> float | 
 
 
 def _trial(
-    name: str,
-    table: dict[str, Any],
-    entry: AnyEntry,
-    sensor: MeterSensor,
-    readings: Sequence[Reading],
+    name: str, table: dict[str, Any], sensor: MeterSensor, readings: Sequence[Reading]
 ) -> Trial:
-    count = max(one.channel for one in readings) + 1
-    found = dict(table)
+    values = [
+        [one.value for one in readings if one.channel == position]
+        for position in range(len(sensor.channels))
+    ]
+    found = sensor.reader.findings() | table
     if "power_supplies" in table:
-        found["power_supplies"] = min(count, int(table["power_supplies"]))
-    found = sensor.reader.findings() | found
-    period_s = _update_period_s(readings, entry.interval_s)
+        last = max(position for position, seen in enumerate(values) if seen)
+        found["power_supplies"] = last + 1
+    period_s = _update_period_s(readings, sensor.interval_s)
     if period_s is not None and "update_period_s" not in table:
-        found["update_period_s"] = period_s
-        if period_s <= entry.interval_s:
-            del found["update_period_s"]
-    for position, channel in enumerate(sensor.channels):
-        values = {one.value for one in readings if one.channel == position}
+        found.pop("update_period_s", None)
+        if period_s > sensor.interval_s:
+            found["update_period_s"] = period_s
+    for channel, seen in zip(sensor.channels, values, strict=True):
         key = "resolution_w" if channel.quantity is Quantity.POWER else "resolution_j"
-        step = _step(channel.quantity, values)
+        step = _step(channel.quantity, set(seen))
         if step is not None and step != channel.resolution:
             found.setdefault(key, step)
-    final = parse_entry(name, found, sensors_file())
-    channels = open_meter(name, final).channels
-    latest = [
-        next((one.value for one in reversed(readings) if one.channel == position), None)
-        for position in range(len(channels))
-    ]
+    channels = open_meter(name, parse_entry(name, found, sensors_file())).channels
+    latest = [seen[-1] if seen else None for seen in values[: len(channels)]]
     return Trial(name, found, channels, latest, period_s)
 
 
 def _step(quantity: Quantity, values: set[float]) -> float | None:
     """Return the coarsest step of a display that all values are multiples of."""
-    if quantity is Quantity.ENERGY and len(values) < 2:
+    if not values or (quantity is Quantity.ENERGY and len(values) < 2):
         return None
     for step in _STEPS[quantity]:
         if all(abs(value / step - round(value / step)) < 1e-3 for value in values):
@@ -225,7 +210,11 @@ def save_entry(name: str, table: dict[str, Any]) -> Path:
     """
     path = sensors_file()
     tables = read_tables(path)
-    if is_other_meter(tables.get(name), table):
+    saved = tables.get(name, {})
+    is_same = isinstance(saved, dict) and all(
+        saved.get(key) == table.get(key) for key in ("kind", "address", "command")
+    )
+    if name in tables and not is_same:
         raise UserError(
             f"{path} has another meter named {name}", hint="choose another name with --name"
         )
@@ -238,13 +227,6 @@ def save_entry(name: str, table: dict[str, Any]) -> Path:
             data = before + tomli_w.dumps({name: table}).encode()
         write_whole(path, data, private=True)
     return path
-
-
-def is_other_meter(saved: Any, table: Mapping[str, Any]) -> bool:
-    """Report whether a saved entry is of another meter than a table."""
-    if not isinstance(saved, dict):
-        return saved is not None
-    return any(saved.get(key) != table.get(key) for key in ("kind", "address", "command"))
 
 
 def default_name(kind: str, table: Mapping[str, Any]) -> str:
