@@ -1,12 +1,15 @@
-"""Lines of spans for the trace: a span may have any object as an attribute."""
+"""What the recorder writes: records of readings, and lines of spans with any attributes."""
 
 import json
+import struct
+from functools import reduce
+from operator import xor
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulelab.recording.trace_format import ATOMIC_WRITE_BYTES, span_lines
+from joulelab.recording.trace_format import ATOMIC_WRITE_BYTES, CHECK, pack_all, span_lines
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
 values = st.recursive(
@@ -68,3 +71,13 @@ def test_attributes_that_cannot_be_written_are_omitted_and_other_spans_are_compl
 def test_a_name_that_cannot_be_written_is_replaced():
     [one] = read(span_lines("spans", [row(0, Hostile(), {})]))
     assert one[3] == "?"
+
+
+@given(st.lists(st.tuples(st.integers(-(2**63), 2**63 - 1), st.floats(), st.integers(0, 2**32 - 1))))
+def test_each_of_many_records_has_its_own_check(readings):
+    records = list(struct.iter_unpack("<qdII", pack_all(readings)))
+    assert [struct.pack("<qdI", *one[:3]) for one in records] == [
+        struct.pack("<qdI", *one) for one in readings
+    ]
+    for words in struct.iter_unpack("<6I", pack_all(readings)):
+        assert reduce(xor, words) == CHECK

@@ -541,7 +541,7 @@ def test_the_bound_of_power_is_the_boards_highest_limit(monkeypatch, unsupported
 
 @pytest.mark.parametrize(
     ("gpus", "ring_s", "counter_s", "telemetry_s"),
-    [(1, 0.5, 1.2, 1.0), (4, 1.5, 5.5, 1.5), (8, 1.5, 20.0, 1.5)],
+    [(1, 0.5, 1.2, 1.0), (4, 1.6, 5.3, 1.6), (8, 1.8, 17.5, 1.8)],
 )
 def test_calls_of_many_gpus_share_a_part_of_a_core(
     monkeypatch, gpus, ring_s, counter_s, telemetry_s

@@ -28,7 +28,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ from joulelab.recording.connections import (
 )
 from joulelab.recording.launcher import Launch, current_batch_job, host_name
 from joulelab.recording.sensor_reader import Answer, SensorReader
-from joulelab.recording.trace_format import TEMPORARY, TraceWriter, pack
+from joulelab.recording.trace_format import TEMPORARY, TraceWriter, pack_all
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.host import ClockSensor, boot_id
 from joulelab.sensors.interfaces import InterfaceBytes
@@ -59,7 +59,7 @@ LONGEST_COVER_S = 2.0
 SLOW_UPDATE_S = 1.0
 """Only the end of the recording waits for sensors that update this rarely: a program that asks for
 the energy of each epoch would lose a second each time."""
-TAKE_EVERY_S = 0.25
+TAKE_EVERY_S = 0.5
 """How often readings are written: what a kill of the recorder loses, and how long a sensor that
 hangs may delay the others."""
 OTHER_CLOCK_NS = 60 * 10**9
@@ -152,32 +152,28 @@ class Recorder:
         self._write(self._reader.take())
 
     def _write(self, answers: Iterable[Answer]) -> None:
-        records: list[bytes] = []
-        for answer in answers:
-            records += self._records(answer)
-        self.writer.readings(records)
+        readings = [reading for answer in answers for reading in self._readings(answer)]
+        self.writer.readings([pack_all(readings)])
 
-    def _records(self, answer: Answer) -> list[bytes]:
-        """Pack the readings of an answer, and write its events."""
+    def _readings(self, answer: Answer) -> Iterator[tuple[int, float, int]]:
+        """Give the readings of an answer, and write its events."""
         first = self._first_channel[answer.position]
-        records = []
         for one in answer.found:
             if isinstance(one, SensorEvent):
                 self.writer.event(**one.fields, t_ns=one.t_ns)
                 continue
             channel = first + one.channel
             if isinstance(one, Reading):
-                records.append(pack(one.t_ns, one.value, channel))
+                yield one.t_ns, one.value, channel
                 self._latest_ns[channel] = max(self._latest_ns[channel], one.t_ns)
                 self._reasons.pop(channel, None)
             else:
-                records.append(pack(one.t_ns, math.nan, channel))
+                yield one.t_ns, math.nan, channel
                 if self._reasons.get(channel) != one.reason:
                     self._reasons[channel] = one.reason
                     self.writer.event(
                         event="gap", channel=channel, t_ns=one.t_ns, reason=one.reason
                     )
-        return records
 
     def take_lines(self) -> None:
         """Move the lines that have arrived to the trace; an incomplete one waits."""

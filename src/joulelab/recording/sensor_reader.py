@@ -81,6 +81,7 @@ class _ReadingThread:
         self._answers = answers
         self._awake: SimpleQueue[None] = SimpleQueue()
         self._lock = threading.Lock()
+        self._called: ScheduledSensor | None = None
         threading.Thread(target=self._serve, daemon=True, name="joulelab-sensors").start()
 
     def wake(self, sensors: Collection[ScheduledSensor]) -> None:
@@ -100,17 +101,17 @@ class _ReadingThread:
     def release(self) -> list[ScheduledSensor]:
         """Keep only the sensor that hangs, if one does, and return the others."""
         with self._lock:
-            hanging = [one for one in self._sensors if one.hangs]
-            if not hanging:
+            called = self._called
+            if called is None or not called.hangs:
                 return []
-            others = [one for one in self._sensors if one not in hanging]
-            self._sensors = hanging
+            others = [one for one in self._sensors if one is not called]
+            self._sensors = [called]
             return others
 
     def stop(self, *, even_in_call: bool = True) -> list[ScheduledSensor]:
         """Begin no further call, and return the sensors; or none if it may not stop in a call."""
         with self._lock:
-            if not even_in_call and any(one.begun_s is not None for one in self._sensors):
+            if not even_in_call and self._called is not None:
                 return []
             sensors, self._sensors = self._sensors, []
         self._awake.put(None)
@@ -118,13 +119,15 @@ class _ReadingThread:
 
     def _serve(self) -> None:
         while sensors := self._sensors:
-            for one in sensors:
+            now_s = time.monotonic()
+            for one in [one for one in sensors if one.due_s <= now_s]:
                 with self._lock:
                     # By now it may be another thread's.
                     begun_s = one.begin() if one in self._sensors else None
+                    self._called = None if begun_s is None else one
                 if begun_s is not None:
                     self._answers.put(Answer(one.position, begun_s, one.read()))
-                    one.begun_s = None
+                    self._called = one.begun_s = None
             due_s = min((one.due_s for one in self._sensors), default=0.0)
             with contextlib.suppress(Empty):
                 self._awake.get(timeout=max(due_s - time.monotonic(), 0.0))

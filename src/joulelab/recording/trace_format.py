@@ -55,7 +55,9 @@ FORECAST = "forecast"
 CHECKSUM = b', "crc32": '
 """Comes last in the header, before the checksum of everything else in it."""
 _RECORD = struct.Struct("<qdII")
-_WORDS = struct.Struct("<QQI")
+_WORD_BITS = 32
+_FIRST_WORD = b"\xff" * 4 + bytes(RECORD_SIZE - 4)
+_FIRST_CHECK = CHECK.to_bytes(4, "little") + bytes(RECORD_SIZE - 4)
 
 encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
 """Writes any attribute: what JSON lacks becomes text."""
@@ -63,11 +65,24 @@ encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
 
 def pack(t_ns: int, value: float, channel: int) -> bytes:
     """Pack one reading into a record."""
-    unchecked = _RECORD.pack(t_ns, value, channel, 0)
-    first, second, third = _WORDS.unpack_from(unchecked)
-    both = first ^ second
-    check: int = CHECK ^ (both & 0xFFFFFFFF) ^ (both >> 32) ^ third
-    return unchecked[:20] + check.to_bytes(4, "little")
+    return pack_all([(t_ns, value, channel)])
+
+
+def pack_all(readings: Sequence[tuple[int, float, int]]) -> bytes:
+    """Pack the time, value and channel of each reading into records.
+
+    The checks of all are calculated at once, with the records as one number: shifted by one to four
+    words each and combined, the first word of each record is the exclusive-or of its first five.
+    """
+    data = b"".join([_RECORD.pack(*one, 0) for one in readings])
+    whole = int.from_bytes(data, "little")
+    combined = whole
+    for words in range(1, 5):
+        combined ^= whole >> (words * _WORD_BITS)
+    checks = (combined & int.from_bytes(_FIRST_WORD * len(readings), "little")) ^ int.from_bytes(
+        _FIRST_CHECK * len(readings), "little"
+    )
+    return (whole | checks << (5 * _WORD_BITS)).to_bytes(len(data), "little")
 
 
 def pack_header(header: Mapping[str, Any]) -> bytes:

@@ -36,11 +36,14 @@ def read_interfaces(sysfs: Path | None = None, table: Path = NET_DEV) -> Interfa
     """
     sysfs = sysfs or system_root()
     t_ns = time.monotonic_ns()
-    rows = (line.rpartition(":") for line in table.read_text().splitlines())
+    with table.open("rb", buffering=0) as file:
+        text = file.read().decode()
+    rows = (line.rpartition(":") for line in text.splitlines())
     counts = {name.strip(): counters.split() for name, colon, counters in rows if colon}
     found = {name: (int(row[_SENT_AT]), int(row[_RECEIVED_AT])) for name, row in counts.items()}
     loopback = found.pop("lo", (0, 0))
-    hardware = [name for name in found if (sysfs / "class/net" / name / "device").exists()]
+    # Path objects would take three times as long, twice a second.
+    hardware = [name for name in found if os.path.exists(f"{sysfs}/class/net/{name}/device")]  # noqa: PTH110
     links = [found[name] for name in hardware or found]
     return InterfaceBytes(
         t_ns, sum(one for one, _ in links), sum(one for _, one in links), *loopback

@@ -123,14 +123,15 @@ class PowerRing:
             return [Gap(now_ns, channel, "the driver's power ring has nothing new")]
         readings: list[Reading | Gap] = []
         hole_us = HOLE_PERIODS * self.channel.update_period_s * 1e6
+        last_us = self._last_stamp_us or new[0][0]
         for stamp_us, power_w in new:
-            if self._last_stamp_us and stamp_us - self._last_stamp_us > hole_us:
-                missing_us = self._last_stamp_us + int(self.channel.update_period_s * 1e6)
+            if stamp_us - last_us > hole_us:
+                missing_us = last_us + int(self.channel.update_period_s * 1e6)
                 reason = "readings are missing from the driver's power ring"
                 readings.append(Gap(missing_us * 1000 - offset_ns, channel, reason))
             readings.append(Reading(stamp_us * 1000 - offset_ns, channel, power_w))
-            self._last_stamp_us = stamp_us
-        self._last_new_ns = now_ns
+            last_us = stamp_us
+        self._last_stamp_us, self._last_new_ns = last_us, now_ns
         return readings
 
 

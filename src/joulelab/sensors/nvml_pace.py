@@ -12,7 +12,7 @@ from dataclasses import replace
 from joulelab.sensors.nvml_channels import Scalar
 
 READ_INTERVAL_S = 0.5
-LONGEST_READ_INTERVAL_S = 1.5
+LONGEST_READ_INTERVAL_S = 1.8
 """The ring covers 2.4 s: no reading is lost if the recorder is somewhat late."""
 LONGEST_COUNTER_INTERVAL_S = 20.0
 """Of a counter that only determines the scale of a ring's power."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ KERNEL_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _LONGEST_STAT = 4096
 _LONGEST_ENVIRONMENT = 1 << 20
+MOST_REMEMBERED = 1024
+"""Lines that are not parsed again: most processes are idle, and theirs stay the same."""
 _FIRST_NAMESPACE = "pid:[4026531836]"
 """PROC_PID_INIT_INO (linux/proc_ns.h)."""
 
@@ -56,6 +59,7 @@ class Process(NamedTuple):
         return self.own_s - earlier.own_s + children * (self.children_s - earlier.children_s)
 
 
+@lru_cache(MOST_REMEMBERED)
 def parse_stat(data: bytes) -> Process:
     """Parse a line of ``/proc/PID/stat``.
 
