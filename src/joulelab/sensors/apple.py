@@ -26,7 +26,15 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from joulelab.format import duration
-from joulelab.sensors.sensor import Absence, Channel, Gap, Provenance, Quantity, Reading
+from joulelab.sensors.sensor import (
+    Absence,
+    Channel,
+    Gap,
+    NothingOpen,
+    Provenance,
+    Quantity,
+    Reading,
+)
 
 PACKAGE = "zeus_apple_silicon"
 PROGRAM = "macmon"
@@ -66,7 +74,7 @@ OPTIONAL = ("gpu_ram_power", "ram_power")
 """Parts of a sum that older versions of macmon, or some chips, do not report."""
 
 
-class AppleCounters:
+class AppleCounters(NothingOpen):
     """The chip's counters of energy, through zeus-apple-silicon."""
 
     interval_s = COUNTER_INTERVAL_S
@@ -112,9 +120,6 @@ class AppleCounters:
             else:
                 readings.append(Reading(t_ns, position, energy_mj / 1e3))
         return readings
-
-    def close(self) -> None:
-        """Do nothing: nothing is open."""
 
 
 class AppleMonitor:

@@ -20,7 +20,15 @@ from pathlib import Path
 from joulelab.sensors.hwmon_boards import EVERYTHING
 from joulelab.sensors.interfaces import system_root
 from joulelab.sensors.nvml_binding import NvmlError, within
-from joulelab.sensors.sensor import Absence, Channel, Gap, Provenance, Quantity, Reading
+from joulelab.sensors.sensor import (
+    Absence,
+    Channel,
+    Gap,
+    NothingOpen,
+    Provenance,
+    Quantity,
+    Reading,
+)
 from joulelab.sensors.sysfs_files import failure_reason, read_text
 
 READ_INTERVAL_S = 0.043
@@ -42,7 +50,7 @@ _VALUE = re.compile(r"(\d+) J (\d+) us")
 _FILE = re.compile(r"(?:(cpu|memory|accel)(\d*)_)?energy")
 
 
-class CraySensor:
+class CraySensor(NothingOpen):
     """The counters of a node, in joules, at the times of their own clock.
 
     A value was measured at some time before it is read. The shortest time from a timestamp until it
@@ -96,9 +104,6 @@ class CraySensor:
                 return self._new(now_ns, found)
         reason = "the counters changed each time while they were read"
         return [Gap(now_ns, position, reason) for position in range(len(self._paths))]
-
-    def close(self) -> None:
-        """Do nothing: nothing is open."""
 
     def _scan(self) -> str:
         return read_text(self._directory / FRESHNESS) if self._has_freshness else ""

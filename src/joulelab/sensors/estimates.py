@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from joulelab.sensors.host import CpuLoad
 from joulelab.sensors.host_hardware import Dimm, Processors, chip_tdp_w, chip_threads
-from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
+from joulelab.sensors.sensor import Channel, Gap, NothingOpen, Provenance, Quantity, Reading
 
 DRAM_W_PER_GB = (0.03, 0.38)
 """Measured DDR4 modules from idle to busy, in watts per 10^9 bytes."""
@@ -164,7 +164,7 @@ def cpu_model(cpu: Processors, limit_cpus: float | None = None) -> CpuModel:
     return CpuModel(IDLE_SHARE * full_w, full_w, note)
 
 
-class DramEstimate:
+class DramEstimate(NothingOpen):
     """Energy of all memory modules since the sensor was opened, at constant power.
 
     The interval is that which activity can span. A counter is exact at the edges of a span.
@@ -194,11 +194,8 @@ class DramEstimate:
         t_ns = time.monotonic_ns()
         return [Reading(t_ns, 0, self._power_w * (t_ns - self._since_ns) * 1e-9)]
 
-    def close(self) -> None:
-        """Do nothing: nothing is open."""
 
-
-class CpuEstimate:
+class CpuEstimate(NothingOpen):
     """Energy of all processors since the sensor was opened, from their utilisation."""
 
     interval_s = CPU_INTERVAL_S
@@ -235,9 +232,6 @@ class CpuEstimate:
         self._energy_j += self._model.power_w(utilization) * duration_s
         self._counted_until_ns = t_ns
         return [*first, Reading(t_ns, 0, self._energy_j)]
-
-    def close(self) -> None:
-        """Do nothing: nothing is open."""
 
 
 def _capacitance_f(w_per_gb: float, size_bytes: int) -> float:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import psutil
 
-from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
+from joulelab.sensors.sensor import Channel, Gap, NothingOpen, Provenance, Quantity, Reading
 
 HOST_INTERVAL_S = 0.5
 CLOCK_INTERVAL_S = 1.0
@@ -44,16 +45,23 @@ class CpuLoad:
         return sum(shares) / len(shares)
 
 
-class HostSensor:
+class HostSensor(NothingOpen):
     """CPU utilisation (averaged over threads), memory utilisation and memory used."""
 
     interval_s = HOST_INTERVAL_S
 
     def __init__(self) -> None:
+        measured = partial(
+            Channel,
+            component="host",
+            provenance=Provenance.MEASURED,
+            update_period_s=HOST_INTERVAL_S,
+        )
+        of_memory = partial(measured, source="os.memory")
         self.channels: Sequence[Channel] = (
-            _channel(Quantity.UTILIZATION, "os.cpu", window_s=HOST_INTERVAL_S),
-            _channel(Quantity.MEMORY_UTILIZATION, "os.memory", note="100 x (1 - available/total)"),
-            _channel(Quantity.MEMORY_USED, "os.memory", resolution=4096),
+            measured(quantity=Quantity.UTILIZATION, source="os.cpu", window_s=HOST_INTERVAL_S),
+            of_memory(quantity=Quantity.MEMORY_UTILIZATION, note="100 x (1 - available/total)"),
+            of_memory(quantity=Quantity.MEMORY_USED, resolution=4096),
         )
         self._load = CpuLoad()
 
@@ -69,11 +77,8 @@ class HostSensor:
             cpu = Reading(t_ns, 0, 100 * utilization)
         return [cpu, Reading(t_ns, 1, memory.percent), Reading(t_ns, 2, float(memory.used))]
 
-    def close(self) -> None:
-        """Do nothing: nothing is open."""
 
-
-class ClockSensor:
+class ClockSensor(NothingOpen):
     """Other clocks minus CLOCK_MONOTONIC.
 
     The wall clock dates readings; CLOCK_BOOTTIME, which also counts while the machine is suspended,
@@ -100,9 +105,6 @@ class ClockSensor:
         offsets_ns = (clock_offset_ns(clock) for clock in CLOCKS.values())
         return [Reading(t_ns, i, offset_ns * 1e-9) for i, offset_ns in enumerate(offsets_ns)]
 
-    def close(self) -> None:
-        """Do nothing: nothing is open."""
-
 
 def clock_offset_ns(clock: int) -> int:
     """Return a clock minus CLOCK_MONOTONIC, by the closest of three pairs of readings."""
@@ -121,21 +123,6 @@ def boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
-
-
-def _channel(
-    quantity: Quantity, source: str, *, window_s: float = 0, resolution: float = 0, note: str = ""
-) -> Channel:
-    return Channel(
-        component="host",
-        quantity=quantity,
-        source=source,
-        provenance=Provenance.MEASURED,
-        update_period_s=HOST_INTERVAL_S,
-        window_s=window_s,
-        resolution=resolution,
-        note=note,
-    )
 
 
 def _busy_and_total_s() -> list[tuple[float, float]]:

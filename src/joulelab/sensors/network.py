@@ -16,6 +16,7 @@ from joulelab.sensors.sensor import (
     DataPlace,
     Discovery,
     Gap,
+    NothingOpen,
     Provenance,
     Quantity,
     Reading,
@@ -33,7 +34,7 @@ _DIRECTIONS = {Quantity.SENT: "xmit", Quantity.RECEIVED: "rcv"}
 _INTERFACE_CHANNELS = 4
 
 
-class NetworkSensor:
+class NetworkSensor(NothingOpen):
     """Bytes through network interfaces, the loopback interface and RDMA adapters.
 
     Args:
@@ -71,9 +72,6 @@ class NetworkSensor:
             t_ns, reason = time.monotonic_ns(), f"{NET_DEV} cannot be read: {error}"
             found += [Gap(t_ns, i, reason) for i in range(_INTERFACE_CHANNELS)]
         return [*found, *self._adapters()]
-
-    def close(self) -> None:
-        """Do nothing: nothing is open."""
 
     def _adapters(self) -> list[Reading | Gap]:
         if not self._ports:

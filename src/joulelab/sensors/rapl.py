@@ -33,7 +33,15 @@ from joulelab.sensors.plausibility import (
     memory_bound_w,
     package_bound_w,
 )
-from joulelab.sensors.sensor import Absence, Channel, Gap, Provenance, Quantity, Reading
+from joulelab.sensors.sensor import (
+    Absence,
+    Channel,
+    Gap,
+    NothingOpen,
+    Provenance,
+    Quantity,
+    Reading,
+)
 from joulelab.sensors.sysfs_files import failure_reason, read_number, read_number_or_none
 
 READ_INTERVAL_S = 0.1
@@ -93,7 +101,7 @@ class _Zone:
         return self.path / "energy_uj"
 
 
-class RaplSensor:
+class RaplSensor(NothingOpen):
     """The energy counters of packages and of their memory, in joules.
 
     A counter returns to zero after :attr:`Channel.wrap`; the energy estimate unwraps it. Files are
@@ -118,9 +126,6 @@ class RaplSensor:
             else:
                 readings.append(Reading(time.monotonic_ns(), position, microjoules / 1e6))
         return readings
-
-    def close(self) -> None:
-        """Do nothing: nothing is open."""
 
 
 def discover_rapl(

@@ -222,6 +222,13 @@ class Sensor(Protocol):
         ...
 
 
+class NothingOpen:
+    """A sensor that has nothing open between its readings."""
+
+    def close(self) -> None:
+        """Do nothing: nothing is open."""
+
+
 @dataclass(frozen=True, slots=True)
 class Discovery:
     """What :func:`joulelab.sensors.discovery.discover` found."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -105,14 +106,22 @@ class SharingSensor:
         launched_ns = self._last_ns if launched_ns is None else launched_ns
         self._files = JobFiles(ticks_since_boot(launched_ns), recorder_pid, proc)
         self._has_files = False
+        measured = partial(Channel, provenance=Provenance.MEASURED, update_period_s=READ_INTERVAL_S)
+        tick_s = 1 / KERNEL_TICKS_PER_S
         self.channels: Sequence[Channel] = (
             *(
-                _channel(component, quantity, source, 1 / KERNEL_TICKS_PER_S)
+                measured(component=component, quantity=quantity, source=source, resolution=tick_s)
                 for component, source in sources.items()
                 for quantity in (Quantity.USE, Quantity.JOB_USE)
             ),
             *(
-                _channel(place, quantity, "proc.io", 1, "programs of the job")
+                measured(
+                    component=place,
+                    quantity=quantity,
+                    source="proc.io",
+                    resolution=1,
+                    note="programs of the job",
+                )
                 for place, quantity in _FILE_PLACES
             ),
         )
@@ -230,20 +239,6 @@ class SharingSensor:
 
     def _gaps(self, t_ns: int, reason: str) -> list[Reading | Gap | SensorEvent]:
         return [Gap(t_ns, position, reason) for position in range(len(self.channels))]
-
-
-def _channel(
-    component: str, quantity: Quantity, source: str, resolution: float, note: str = ""
-) -> Channel:
-    return Channel(
-        component=component,
-        quantity=quantity,
-        source=source,
-        provenance=Provenance.MEASURED,
-        update_period_s=READ_INTERVAL_S,
-        resolution=resolution,
-        note=note,
-    )
 
 
 class OtherUse:

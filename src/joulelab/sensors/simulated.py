@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from joulelab.errors import UserError
-from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
+from joulelab.sensors.sensor import Channel, Gap, NothingOpen, Provenance, Quantity, Reading
 from joulelab.validation import parse_json
 
 Kind = Literal["samples", "power", "counter", "use", "job_use"]
@@ -319,7 +319,7 @@ class SimulatedMachine:
             ) from error
 
 
-class SimulatedSensor:
+class SimulatedSensor(NothingOpen):
     """Reads one simulated source by the clock."""
 
     def __init__(self, source: SimulatedSource) -> None:
@@ -335,9 +335,6 @@ class SimulatedSensor:
         if not any(isinstance(one, Gap) for one in found):
             self._last_ns = now_ns
         return found
-
-    def close(self) -> None:
-        """Do nothing: nothing is open."""
 
 
 def simulated_sensors(text: str) -> list[SimulatedSensor]:
