@@ -524,6 +524,18 @@ def finite_or_none(value: Any) -> Any:
     return value
 
 
+def with_ends(
+    name: str, unit: str, value: float | None, low: float | None, high: float | None
+) -> dict[str, float | None]:
+    """Name a value and the ends of its interval, as in JSON.
+
+    Example:
+        >>> with_ends("gross", "_j", 2.0, 1.5, 2.5)
+        {'gross_j': 2.0, 'gross_low_j': 1.5, 'gross_high_j': 2.5}
+    """
+    return {f"{name}{unit}": value, f"{name}_low{unit}": low, f"{name}_high{unit}": high}
+
+
 def nan_if_none(value: float | None) -> float:
     """Read a number back from JSON, where null stands for NaN.
 

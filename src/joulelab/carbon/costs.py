@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from joulelab.carbon.factors import Factor
-from joulelab.format import finite_or_none, money_with_interval, with_interval
+from joulelab.format import finite_or_none, money_with_interval, with_ends, with_interval
 from joulelab.uncertain import Interval
 
 J_PER_KWH = 3.6e6
@@ -104,15 +104,9 @@ class Costs:
 
     def to_json(self) -> dict[str, Any]:
         """Return values, intervals (the energy's) and their origin; NaN becomes ``None``."""
-        carbon_low_g, carbon_high_g = self.carbon_interval_g
-        price_low, price_high = self.price_interval
         values: dict[str, Any] = {
-            "carbon_g": self.carbon_g,
-            "carbon_low_g": carbon_low_g,
-            "carbon_high_g": carbon_high_g,
-            "price": self.price,
-            "price_low": price_low,
-            "price_high": price_high,
+            **with_ends("carbon", "_g", self.carbon_g, *self.carbon_interval_g),
+            **with_ends("price", "", self.price, *self.price_interval),
             "price_per_kwh": self.price_per_kwh,
             "intensity_g_per_kwh": self.factor.g_per_kwh if self.factor else None,
             "currency": self.currency,

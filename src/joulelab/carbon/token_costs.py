@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from joulelab.carbon.costs import J_PER_KWH, Costs
 from joulelab.carbon.site import Site
-from joulelab.format import finite_or_none, with_interval
+from joulelab.format import finite_or_none, with_ends, with_interval
 from joulelab.uncertain import UNKNOWN_RATIO, Ratio
 
 TOKENS = 1e6
@@ -65,14 +65,9 @@ class TokenCosts:
 
     def to_json(self) -> dict[str, Any]:
         """Return all values; unknown and infinite ones become ``None``."""
-        per_kwh = self.tokens_per_kwh
         data = {
-            "j_per_token": self.j_per_token.value,
-            "j_per_token_low": self.j_per_token.low,
-            "j_per_token_high": self.j_per_token.high,
-            "tokens_per_kwh": per_kwh.value,
-            "tokens_per_kwh_low": per_kwh.low,
-            "tokens_per_kwh_high": per_kwh.high,
+            **with_ends("j_per_token", "", *astuple(self.j_per_token)),
+            **with_ends("tokens_per_kwh", "", *astuple(self.tokens_per_kwh)),
             "costs_of_million_tokens": self.costs.to_json(),
         }
         return dict(finite_or_none(data))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 from rich.console import Console
 
 from joulelab.cli.output import output_console, print_json, progress, value_table, write_csv
-from joulelab.format import count, duration, percent, quantity, watt_hours, with_interval
+from joulelab.format import count, duration, percent, quantity, watt_hours, with_ends, with_interval
 from joulelab.logs.columns import LogOptions
 from joulelab.logs.recorded_fleet import (
     Fleet,
@@ -106,14 +107,11 @@ def _energy_text(row: Mapping[str, Any]) -> str:
 
 
 def _loss_values(loss: SupplyLoss) -> dict[str, Any]:
-    fraction = loss.fraction
     return {
         "ac": loss.ac.to_json(),
         "dc": loss.dc.to_json(),
         "lost_j": loss.lost_j,
-        "lost_fraction": fraction.value,
-        "lost_fraction_low": fraction.low,
-        "lost_fraction_high": fraction.high,
+        **with_ends("lost_fraction", "", *astuple(loss.fraction)),
         "statement": _loss_text(loss),
     }
 

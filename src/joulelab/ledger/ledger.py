@@ -11,7 +11,7 @@ from typing import Any
 
 from joulelab.carbon.costs import J_PER_KWH
 from joulelab.errors import JoulelabError, UserError
-from joulelab.format import count, finite_or_none
+from joulelab.format import count, finite_or_none, with_ends
 from joulelab.ledger.entries import Entry, OnError, find_entries, price_entries, record_directories
 from joulelab.ledger.group import (
     PERIODS,
@@ -338,13 +338,10 @@ def _cost_sources(one: Entry) -> list[str]:
 
 
 def _value_json(name: str, unit: str, value: UncertainValue | None) -> dict[str, float | None]:
-    low, high = (None, None) if value is None else value.interval
-    return {
-        f"{name}{unit}": None if value is None else value.value,
-        f"{name}_low{unit}": low,
-        f"{name}_high{unit}": high,
-    }
+    if value is None:
+        return with_ends(name, unit, None, None, None)
+    return with_ends(name, unit, value.value, *value.interval)
 
 
-def _ratio_json(name: str, found: Ratio) -> dict[str, float]:
-    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+def _ratio_json(name: str, found: Ratio) -> dict[str, float | None]:
+    return with_ends(name, "", found.value, found.low, found.high)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
-from joulelab.format import finite_or_none
+from joulelab.format import finite_or_none, with_ends
 from joulelab.uncertain import (
     COVERAGE_FACTOR,
     UNKNOWN_RATIO,
@@ -59,24 +59,18 @@ class Inference:
 
     def to_json(self) -> dict[str, Any]:
         """Return all values, named after the unit; unknown and infinite ones become ``None``."""
-        days, requests = self.days_to_training, self.to_training
         data: dict[str, Any] = {
             "requests_per_day": self.requests_per_day,
             "simulated": self.per_request.simulated
             or (self.training is not None and self.training.simulated),
             "per_request_j": self.per_request.value,
             "training_j": None if self.training is None else self.training.value,
-            "days_to_training": days.value,
-            "days_low_to_training": days.low,
-            "days_high_to_training": days.high,
-            "requests_to_training": requests.value,
-            "requests_low_to_training": requests.low,
-            "requests_high_to_training": requests.high,
+            **with_ends("days", "_to_training", *astuple(self.days_to_training)),
+            **with_ends("requests", "_to_training", *astuple(self.to_training)),
         }
         for period in DAYS:
             energy = self.over(period)
-            data[f"{period}_j"] = energy.value
-            data[f"{period}_low_j"], data[f"{period}_high_j"] = energy.interval
+            data |= with_ends(period, "_j", energy.value, *energy.interval)
         return dict(named_after(self.unit, finite_or_none(data)))
 
 
@@ -99,8 +93,7 @@ class ModelEnergy:
             "simulated": self.training.simulated or self.per_request.simulated,
         }
         for name, energy in (("training", self.training), ("per_request", self.per_request)):
-            data[f"{name}_j"] = energy.value
-            data[f"{name}_low_j"], data[f"{name}_high_j"] = energy.interval
+            data |= with_ends(name, "_j", energy.value, *energy.interval)
         return data
 
 
@@ -149,11 +142,8 @@ class BreakEven:
 
     def to_json(self) -> dict[str, Any]:
         """Return all values; unknown and infinite ones become ``None``."""
-        low, high = self.interval
         data = {
-            "requests": self.requests,
-            "requests_low": low,
-            "requests_high": high,
+            **with_ends("requests", "", self.requests, *self.interval),
             "ranges": [
                 {
                     "from_requests": begin,

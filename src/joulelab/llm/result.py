@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from joulelab.arrays import Floats
 from joulelab.energy.energy import Energy
-from joulelab.format import finite_or_none
+from joulelab.format import finite_or_none, with_ends
 from joulelab.llm.requests import RequestLog
 from joulelab.uncertain import Ratio
 
@@ -34,11 +34,7 @@ class TokenCost:
 
 def ratio_fields(name: str, ratio: Ratio) -> dict[str, Any]:
     """Return a ratio and its interval as fields of a JSON object; what is not known is null."""
-    return {
-        name: finite_or_none(ratio.value),
-        f"{name}_low": finite_or_none(ratio.low),
-        f"{name}_high": finite_or_none(ratio.high),
-    }
+    return dict(finite_or_none(with_ends(name, "", ratio.value, ratio.low, ratio.high)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,20 +120,16 @@ class LlmResult:
 
     def to_json(self) -> dict[str, Any]:
         """Convert to a plain dictionary."""
-        low_j, high_j = self.energy.interval_j
-        net_low_j, net_high_j = self.energy.net_interval_j
         return {
             "requests": len(self.requests),
             "input_tokens": int(self.requests.input_tokens.sum()),
             "output_tokens": int(self.requests.output_tokens.sum()),
             "duration_s": self.energy.duration_s,
-            "gross_j": finite_or_none(self.energy.gross_j),
-            "gross_low_j": finite_or_none(low_j),
-            "gross_high_j": finite_or_none(high_j),
-            "idle_j": finite_or_none(self.energy.idle_j),
-            "net_j": finite_or_none(self.energy.net_j),
-            "net_low_j": finite_or_none(net_low_j),
-            "net_high_j": finite_or_none(net_high_j),
+            **finite_or_none(
+                with_ends("gross", "_j", self.energy.gross_j, *self.energy.interval_j)
+                | {"idle_j": self.energy.idle_j}
+                | with_ends("net", "_j", self.energy.net_j, *self.energy.net_interval_j)
+            ),
             **self.cost.to_json(),
             **ratio_fields("gross_j_per_output_token", self.gross_j_per_output_token),
             "components": {name: one.to_json() for name, one in self.component_costs.items()},

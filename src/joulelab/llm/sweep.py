@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from joulelab.arrays import Floats
-from joulelab.format import quantity, with_interval
+from joulelab.format import quantity, with_ends, with_interval
 from joulelab.uncertain import CONFIDENCE, COVERAGE_FACTOR, UncertainValue
 
 BLOCKS = 10
@@ -91,12 +91,9 @@ class Knee:
 
     def to_json(self) -> dict[str, Any]:
         """Convert to a plain dictionary."""
-        low, high = self.cost.interval
         return {
             "concurrency": self.concurrency,
-            "gross_j_per_output_token": self.cost.value,
-            "gross_j_per_output_token_low": low,
-            "gross_j_per_output_token_high": high,
+            **with_ends("gross_j_per_output_token", "", self.cost.value, *self.cost.interval),
             "is_highest": self.concurrency == self.highest,
             "is_flat": self.is_flat,
             "text": self.text,

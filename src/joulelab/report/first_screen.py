@@ -22,8 +22,6 @@ from joulelab.report.provenance import component_name, provenance_summary
 from joulelab.run.summary import SITE_HINT
 from joulelab.runs.shared_machine import study_caveats
 
-"""Length of the training whose forecast the page shows."""
-
 MOST_PER_PLACE = 3
 """Key findings of each place where there are several."""
 

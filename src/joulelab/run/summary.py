@@ -7,7 +7,7 @@ import shlex
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Self
 
 from joulelab.carbon.costs import Costs
@@ -29,6 +29,7 @@ from joulelab.format import (
     shorten,
     slug,
     timestamp,
+    with_ends,
     with_interval,
 )
 from joulelab.layout import Line
@@ -64,9 +65,7 @@ class Comparison:
             "id": self.previous.id,
             "directory": str(self.previous.directory),
             "started_unix_s": self.previous.started_unix_s,
-            "energy_ratio": self.energy.value,
-            "energy_ratio_low": self.energy.low,
-            "energy_ratio_high": self.energy.high,
+            **with_ends("energy_ratio", "", *astuple(self.energy)),
             "duration_ratio": self.duration,
             "differ": list(self.differences),
         }

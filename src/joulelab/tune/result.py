@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
+from joulelab.format import with_ends
 from joulelab.tune.probes import Settings
 
 
@@ -31,11 +32,7 @@ class FrontPoint:
         for name in ("duration_s", "energy_j"):
             stem, _, unit = name.rpartition("_")
             estimate: Estimate = getattr(self, name)
-            fields |= {
-                name: estimate.value,
-                f"{stem}_low_{unit}": estimate.low,
-                f"{stem}_high_{unit}": estimate.high,
-            }
+            fields |= with_ends(stem, f"_{unit}", *astuple(estimate))
         return fields
 
 
@@ -66,12 +63,8 @@ class Result:
         return {
             "settings": dict(self.settings),
             "baseline": dict(self.baseline),
-            "saving": self.saving.value,
-            "saving_low": self.saving.low,
-            "saving_high": self.saving.high,
-            "slowdown": self.slowdown.value,
-            "slowdown_low": self.slowdown.low,
-            "slowdown_high": self.slowdown.high,
+            **with_ends("saving", "", *astuple(self.saving)),
+            **with_ends("slowdown", "", *astuple(self.slowdown)),
             "probes": self.probes,
             "front": [point.to_json() for point in self.front],
             "reason": self.reason,
