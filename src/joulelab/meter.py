@@ -129,7 +129,7 @@ class Meter:
         self._closed = False
         self._log = SpanLog(
             self._recorder.send_lines,
-            self._energy_of,
+            lambda span: self.energies([span])[0],
             shared=self.joined,
             more_lines=CudaContexts().lines if self.joined else tuple,
         )
@@ -440,9 +440,6 @@ class Meter:
         """
         if self._tracking is not None:
             self._tracking.attach()
-
-    def _energy_of(self, span: Span) -> Energy:
-        return self.energies([span])[0]
 
     def cover(self, t_ns: int) -> None:
         """Bring the trace up to a time, CLOCK_MONOTONIC: its spans, and readings of all sensors.

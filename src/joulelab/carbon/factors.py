@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 
 from joulelab.errors import UserError
+from joulelab.packaged import packaged_rows
 
 SOURCE = "Ember (2026) by Our World in Data, CC BY 4.0"
 """Source of the table. It covers whole countries and years, all greenhouse gases and the whole life
@@ -72,13 +71,11 @@ mean Germany (DE)?
 @cache
 def countries() -> tuple[Country, ...]:
     """Return all countries of the table, in the order of their codes."""
-    text = resources.files(__package__).joinpath("data/carbon_intensity.csv").read_text("utf-8")
-    lines = (line for line in text.splitlines() if not line.startswith("#"))
     return tuple(
         Country(
             row["alpha2"], row["alpha3"], row["name"], int(row["year"]), float(row["g_per_kwh"])
         )
-        for row in csv.DictReader(lines)
+        for row in packaged_rows("joulelab.carbon", "data/carbon_intensity.csv")
     )
 
 

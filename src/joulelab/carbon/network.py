@@ -7,15 +7,14 @@ never added to them.
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Any, Self
 
 from joulelab.energy.data_exchange import DataVolume
 from joulelab.errors import UserError, nearest
 from joulelab.format import join_words, with_interval
+from joulelab.packaged import packaged_rows
 
 J_PER_KWH = 3.6e6
 BYTES_PER_GB = 1e9
@@ -122,11 +121,9 @@ def network_intensity(access: str, basis: str = "average") -> NetworkIntensity:
 
 @cache
 def _table() -> dict[tuple[str, str], NetworkIntensity]:
-    text = resources.files(__package__).joinpath("data/network_intensity.csv").read_text("utf-8")
-    lines = (line for line in text.splitlines() if not line.startswith("#"))
     values: dict[tuple[str, str], dict[str, float]] = {}
     sources: dict[tuple[str, str], list[str]] = {}
-    for row in csv.DictReader(lines):
+    for row in packaged_rows("joulelab.carbon", "data/network_intensity.csv"):
         key = row["access"], row["basis"]
         values.setdefault(key, {})[row["role"]] = (
             float(row["kwh_per_gb"]) * J_PER_KWH / BYTES_PER_GB

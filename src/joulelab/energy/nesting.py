@@ -233,13 +233,8 @@ class Enclosure:
     @property
     def difference_interval_j(self) -> Interval:
         """95 % interval of ``difference_j``; the errors of the sensors are independent."""
-        return normal_interval(self.difference_j, self._difference_uncertainty_j)
-
-    @property
-    def _difference_uncertainty_j(self) -> float:
-        return math.hypot(
-            *(one.uncertainty_j for one in (*self.meters.values(), *self.parts.values()))
-        )
+        every = (*self.meters.values(), *self.parts.values())
+        return normal_interval(self.difference_j, math.hypot(*(one.uncertainty_j for one in every)))
 
     @property
     def unmetered(self) -> str:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, TypeVar
 
 from joulelab.carbon.costs import carbon_g
@@ -36,17 +37,33 @@ WORTH_PRINTING = 0.1
 """Forecasts with a larger relative uncertainty are not printed."""
 
 
-class _Recording(Protocol):
-    """The parts of a :class:`joulelab.Meter` that forecasts need."""
+class Recording(Protocol):
+    """The parts of a :class:`joulelab.Meter` that forecasts and tuning need."""
 
     @property
-    def trace(self) -> Trace: ...
+    def directory(self) -> Path:
+        """Where the trace is."""
+
     @property
-    def alive(self) -> bool: ...
+    def trace(self) -> Trace:
+        """Every reading so far."""
+
     @property
-    def failure(self) -> str: ...
-    def span(self, name: str, /, **attributes: Any) -> AbstractContextManager[Any]: ...
-    def add_event(self, kind: str, /, **content: Any) -> None: ...
+    def alive(self) -> bool:
+        """Whether everything is still being recorded."""
+
+    @property
+    def failure(self) -> str:
+        """Why it is not."""
+
+    def span(self, name: str, /, **attributes: Any) -> AbstractContextManager[Any]:
+        """Make a span around a block."""
+
+    def cover(self, t_ns: int) -> None:
+        """Bring the trace up to a time, CLOCK_MONOTONIC."""
+
+    def add_event(self, kind: str, /, **content: Any) -> None:
+        """Add an event to the trace."""
 
 
 class LoopTuner(Protocol):
@@ -105,7 +122,7 @@ class EpochForecaster:
     After a failure, all work is ``stopped``. SciPy is loaded now, before the loop runs.
     """
 
-    def __init__(self, meter: _Recording, since_ns: int, *, wanted: bool = True) -> None:
+    def __init__(self, meter: Recording, since_ns: int, *, wanted: bool = True) -> None:
         self._meter, self._since_ns = meter, since_ns
         self.possible, self.problem, self.stopped = wanted, "", False
         if wanted:
@@ -231,7 +248,7 @@ def _budget(options: EpochOptions) -> _Budget | None:
 class EpochLoop:
     """Decides after each epoch whether to forecast, print, warn or stop."""
 
-    def __init__(self, meter: _Recording, options: EpochOptions) -> None:
+    def __init__(self, meter: Recording, options: EpochOptions) -> None:
         self._meter, self._options, self._budget = meter, options, _budget(options)
         wanted = options.total is not None
         self._forecaster = EpochForecaster(meter, time.monotonic_ns(), wanted=wanted)
@@ -341,7 +358,7 @@ class EpochLoop:
             print(f"joulelab: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def iterate_epochs(meter: _Recording, items: Iterable[T], options: EpochOptions) -> Iterator[T]:
+def iterate_epochs(meter: Recording, items: Iterable[T], options: EpochOptions) -> Iterator[T]:
     """Iterate over the items, each within a span ``epoch``; see :meth:`joulelab.Meter.epochs`."""
     loop = EpochLoop(meter, options)
     total = {} if options.total is None else {TOTAL: options.total}

@@ -7,15 +7,14 @@ only as far as they justify.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
-from importlib.resources import files
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from joulelab.arrays import Floats
+from joulelab.packaged import packaged_rows
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -55,8 +54,6 @@ class Datasheet(BaseModel):
 
 def known_datasheets() -> list[Datasheet]:
     """Return the data sheets that come with JouleLab, the most specific names first."""
-    text = files("joulelab.predict").joinpath("profiles", "datasheets.csv").read_text()
-    rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
     return [
         Datasheet(
             device=row["device"],
@@ -70,7 +67,7 @@ def known_datasheets() -> list[Datasheet]:
             power_limit_w=float(row["power_limit_w"]),
             memory_bytes=float(row["memory_gb"]) * 1e9,
         )
-        for row in rows
+        for row in packaged_rows("joulelab.predict", "profiles/datasheets.csv")
     ]
 
 

@@ -20,7 +20,7 @@ from joulelab.energy.baseline import BUSY_IDLE
 from joulelab.energy.energy import NEGATIVE_NET, Energy
 from joulelab.energy.uncertainty import Boards, gross_energy
 from joulelab.findings.tables import write_file
-from joulelab.forecast.sources import profile_of_trace
+from joulelab.forecast.sources import EPOCH, profile_of_trace
 from joulelab.format import (
     count,
     duration,
@@ -54,7 +54,7 @@ from joulelab.report.run_figures import (
     spans_figure,
 )
 from joulelab.report.run_tables import component_table, epoch_table, span_table
-from joulelab.run.summary import EPOCH, SITE_HINT, Epoch
+from joulelab.run.summary import SITE_HINT, Epoch
 from joulelab.runs.record import Run, SpanTotal, sum_of_known
 from joulelab.runs.shared_machine import Sharing, is_shared
 from joulelab.runs.span_tree import SpanNode, run_extent
@@ -94,6 +94,7 @@ def write_run_page(name_or_path: str | Path, out: str | Path | None = None) -> P
 
 def _html(recorded: RecordedRun, drawn: Mapping[str, tuple[RunFigure, Markup]]) -> str:
     run, energy, costs = recorded.run, recorded.run.energy, recorded.summary.costs
+    machines = _machines(recorded)
     return fill_template(
         "run.html.j2",
         script=SCRIPT,
@@ -105,7 +106,7 @@ def _html(recorded: RecordedRun, drawn: Mapping[str, tuple[RunFigure, Markup]]) 
         warnings=[sentence(one) for one in warnings_of(recorded)],
         answers=[sentence(one) for one in answers(recorded)],
         facts=facts(run, costs),
-        machines=_machine_lines(recorded),
+        machines=[f"{host}: {devices_text(one)}" for host, one in machines.items()],
         figures=drawn,
         has_net=math.isfinite(energy.net_j) and energy.net_j > 0,
         spans=span_table(recorded.summary),
@@ -116,7 +117,7 @@ def _html(recorded: RecordedRun, drawn: Mapping[str, tuple[RunFigure, Markup]]) 
         absent={component_name(name): why for name, why in energy.absent.items()},
         notes=[sentence(one) for one in _notes(recorded)],
         record=_record(recorded),
-        hardware=_hardware(recorded),
+        hardware=[(host, one.hardware_configuration()) for host, one in machines.items()],
     )  # fmt: skip
 
 
@@ -311,16 +312,6 @@ def _machines(recorded: RecordedRun) -> dict[str, Machine]:
     if recorded.job is None:
         return {recorded.run.host: recorded.run.machine} if recorded.run.machine else {}
     return {one.host: one.machine for one in recorded.parts if one.machine is not None}
-
-
-def _machine_lines(recorded: RecordedRun) -> list[str]:
-    return [f"{host}: {devices_text(machine)}" for host, machine in _machines(recorded).items()]
-
-
-def _hardware(recorded: RecordedRun) -> list[tuple[str, Mapping[str, str]]]:
-    return [
-        (host, machine.hardware_configuration()) for host, machine in _machines(recorded).items()
-    ]
 
 
 def _source_lines(energy: Energy) -> list[str]:

@@ -10,9 +10,10 @@ import numpy as np
 
 from joulelab.energy.estimator import EnergyEstimator, energies_of_spans
 from joulelab.errors import JoulelabError
+from joulelab.forecast.sources import EPOCH
 from joulelab.recording.span_columns import SpanColumns
 from joulelab.recording.trace import Trace
-from joulelab.run.summary import EPOCH, Epoch, Summary, previous_run
+from joulelab.run.summary import Epoch, Summary, previous_run
 from joulelab.runs.record import Run
 from joulelab.runs.selection import open_run
 from joulelab.runs.span_tree import run_extent, run_trace

@@ -16,6 +16,7 @@ from joulelab.energy.energy import ComponentEnergy, Energy, sensor_of
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.uncertainty import find_boards, gross_energy
 from joulelab.errors import JoulelabError
+from joulelab.forecast.sources import EPOCH
 from joulelab.format import (
     change,
     count,
@@ -41,7 +42,6 @@ from joulelab.runs.span_tree import SpanNode, flat_tree, run_extent, span_tree
 from joulelab.sensors.sensor import Absence, Provenance
 from joulelab.uncertain import Ratio, ratio
 
-EPOCH = "epoch"
 MOST_SPANS = 8
 MOST_EPOCHS = 8
 MOST_CANDIDATES = 50

@@ -6,16 +6,15 @@ reference specification), type 17, "Memory Device".
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from pathlib import Path
 
 import psutil
 
+from joulelab.packaged import packaged_rows
 from joulelab.sensors.interfaces import system_root
 
 _NOISE = re.compile(
@@ -140,9 +139,8 @@ def chip_threads(model: str | None) -> int | None:
 
 @cache
 def _tdp_table() -> dict[str, float]:
-    text = (resources.files(__package__) / "data" / "cpu_tdp.csv").read_text(encoding="utf-8")
-    lines = (line for line in text.splitlines() if not line.startswith("#"))
-    return {row["model"]: float(row["tdp_w"]) for row in csv.DictReader(lines)}
+    rows = packaged_rows("joulelab.sensors", "data/cpu_tdp.csv")
+    return {row["model"]: float(row["tdp_w"]) for row in rows}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ passes the kernel by; their adapters count it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from joulelab.sensors.interfaces import NET_DEV, InterfaceBytes, read_interfaces, system_root
@@ -81,7 +81,8 @@ class NetworkSensor(NothingOpen):
             files = (port / f"port_{direction}_data" for port in self._ports)
             t_ns = time.monotonic_ns()
             try:
-                found.append(Reading(t_ns, i, float(RDMA_WORD_BYTES * _sum_of(files))))
+                words = sum(int(file.read_text()) for file in files)
+                found.append(Reading(t_ns, i, float(RDMA_WORD_BYTES * words)))
             except (OSError, ValueError) as error:
                 found.append(Gap(t_ns, i, str(error)))
         return found
@@ -90,10 +91,6 @@ class NetworkSensor(NothingOpen):
 def _readings(state: InterfaceBytes) -> list[Reading | Gap]:
     t_ns, *counters = state
     return [Reading(t_ns, i, float(value)) for i, value in enumerate(counters)]
-
-
-def _sum_of(files: Iterable[Path]) -> int:
-    return sum(int(file.read_text()) for file in files)
 
 
 def with_network(found: Discovery, before: InterfaceBytes) -> Discovery:

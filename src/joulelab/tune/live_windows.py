@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from joulelab.energy.energy import Energy
 from joulelab.energy.estimator import EnergyEstimator
+from joulelab.forecast.loop import Recording
 from joulelab.forecast.sources import EPOCH, STEP
 from joulelab.forecast.steady import LONGEST_WINDOW, SteadyWindow
 from joulelab.recording.span_blocks import NONE
@@ -20,33 +21,8 @@ from joulelab.tune.probes import Settings
 from joulelab.tune.tuning import Measured
 from joulelab.tune.windows import probe_of
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 MARGIN_NS = 5 * 10**9
 """Readings from this long before and after a window are read with it."""
-
-
-class Recording(Protocol):
-    """The parts of a :class:`joulelab.Meter` that tuning needs."""
-
-    @property
-    def directory(self) -> Path:
-        """Where the trace is."""
-
-    @property
-    def alive(self) -> bool:
-        """Whether everything is still being recorded."""
-
-    @property
-    def failure(self) -> str:
-        """Why it is not."""
-
-    def cover(self, t_ns: int) -> None:
-        """Bring the trace up to a time, CLOCK_MONOTONIC."""
-
-    def add_event(self, kind: str, /, **content: Any) -> None:
-        """Add an event to the trace."""
 
 
 class Unit(NamedTuple):

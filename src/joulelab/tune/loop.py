@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 from joulelab.errors import JoulelabError, RecorderError, UserError
-from joulelab.forecast.loop import COST_SHARE, LoopTuner, Pace
+from joulelab.forecast.loop import COST_SHARE, LoopTuner, Pace, Recording
 from joulelab.forecast.series import load_scipy
 from joulelab.format import sentence
 from joulelab.recording.launcher import Launch, current_launch
@@ -25,7 +25,7 @@ from joulelab.tune.device_knobs import borrow_knobs, gpus_in_use
 from joulelab.tune.drift import Change, DriftTest
 from joulelab.tune.knobs import DEVICE_KNOBS
 from joulelab.tune.level_search import OBJECTIVES
-from joulelab.tune.live_windows import LiveWindows, Recording
+from joulelab.tune.live_windows import LiveWindows
 from joulelab.tune.probes import Knob, Level, Probe, Settings
 from joulelab.tune.result import Result
 from joulelab.tune.settings_search import search_over

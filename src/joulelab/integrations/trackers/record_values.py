@@ -13,6 +13,7 @@ from joulelab import __version__
 from joulelab.carbon.costs import Costs
 from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.energy.estimator import EnergyEstimator, energies_of_spans
+from joulelab.forecast.sources import EPOCH
 from joulelab.integrations.metrics import known
 from joulelab.integrations.trackers.tracked_run import (
     EPOCHS,
@@ -27,7 +28,7 @@ from joulelab.meter import IDLE_SPAN, METRICS_SPAN
 from joulelab.recording.span_columns import SpanColumns
 from joulelab.recording.trace import Trace
 from joulelab.run.saved_summary import epoch_groups
-from joulelab.run.summary import EPOCH, Summary
+from joulelab.run.summary import Summary
 from joulelab.runs.record import Run
 from joulelab.runs.span_tree import run_extent
 
