@@ -242,6 +242,27 @@ def shelly_second(url, power_w, energy_j, _):
     return None
 
 
+def shelly_three_phases(url, power_w, energy_j, _):
+    if url.path != "/rpc/Shelly.GetStatus":
+        return None
+    counted = {"total_act": round(energy_j / 3600, 3), "total_act_ret": 0.0}
+    return {"em:0": {"id": 0, "total_act_power": power_w}, "emdata:0": {"id": 0} | counted}
+
+
+def shelly_single_phase(url, power_w, energy_j, _):
+    if url.path != "/rpc/Shelly.GetStatus":
+        return None
+    counted = {"id": 0, "total_act_energy": round(energy_j / 3600, 3)}
+    return {"em1:0": {"id": 0, "act_power": power_w}, "em1data:0": counted}
+
+
+def shelly_clamps(url, power_w, energy_j, _):
+    if url.path != "/status":
+        return None
+    phase = {"power": power_w / 3, "is_valid": True, "total": round(energy_j / 3 / 3600, 1)}
+    return {"relays": [{"ison": False}], "emeters": [phase] * 3, "total_power": power_w}
+
+
 ROOT = "/redfish/v1/Chassis"
 
 
@@ -284,6 +305,18 @@ def redfish_supplies(url, power_w, energy_j, meter):
     if page is not None and "PowerControl" in page:
         del page["PowerControl"]
     return page
+
+
+def redfish_subsystem(url, power_w, _, meter):
+    """A controller without the deprecated ``Power``."""
+    path = url.path.rstrip("/")
+    supplies = f"{ROOT}/1U/PowerSubsystem/PowerSupplies"
+    if path == supplies:
+        return {"Members": [{"@odata.id": f"{supplies}/Bay{n}"} for n in (1, 2)]}
+    if path in (f"{supplies}/Bay1/Metrics", f"{supplies}/Bay2/Metrics"):
+        reading = {"Reading": power_w / 2, "DataSourceUri": "/redfish/v1/Chassis/1U/Sensors/P"}
+        return {"Id": "Metrics", "InputPowerWatts": reading}
+    return None if path.endswith("/Power") else redfish(url, power_w, _, meter)
 
 
 @contextmanager

@@ -17,11 +17,15 @@ from fake_meters import (
     Handler,
     constant,
     redfish,
+    redfish_subsystem,
     redfish_supplies,
     redfish_with_metrics,
     served,
+    shelly_clamps,
     shelly_first,
     shelly_second,
+    shelly_single_phase,
+    shelly_three_phases,
     square,
     tasmota,
     write_ipmitool,
@@ -92,6 +96,9 @@ KINDS = {
     "tasmota": ({"kind": "tasmota"}, tasmota, 3600),
     "shelly 1": ({"kind": "shelly"}, shelly_first, 60),
     "shelly 2": ({"kind": "shelly"}, shelly_second, 3.6),
+    "shelly 1, three phases": ({"kind": "shelly"}, shelly_clamps, 1080),
+    "shelly 2, three phases": ({"kind": "shelly"}, shelly_three_phases, 3.6),
+    "shelly 2, one phase": ({"kind": "shelly"}, shelly_single_phase, 3.6),
     "http-json": (
         {
             "kind": "http-json",
@@ -177,11 +184,12 @@ def test_redfish_reads_newer_metrics_and_single_supplies(meter_of):
         found = collect(sensor, any_of(Reading, 2))
         assert values(found) == [344.0]
         assert values(found, 1)[0] == pytest.approx(7.2e6, abs=4000)
-    with served(redfish_supplies, constant(344.0)) as server:
-        sensor = meter_of(kind="redfish", address=f"http://{server.address}", power_supplies=2)
-        found = collect(sensor, any_of(Reading, 2))
-        assert [channel.component for channel in sensor.channels] == ["psu:0", "psu:1"]
-        assert values(found) + values(found, 1) == [172.0, 172.0]
+    for pages in (redfish_supplies, redfish_subsystem):
+        with served(pages, constant(344.0)) as server:
+            sensor = meter_of(kind="redfish", address=f"http://{server.address}", power_supplies=2)
+            found = collect(sensor, any_of(Reading, 2))
+            assert [channel.component for channel in sensor.channels] == ["psu:0", "psu:1"]
+            assert values(found) + values(found, 1) == [172.0, 172.0]
 
 
 @pytest.mark.parametrize("vendor", DCMI)

@@ -2,8 +2,9 @@
 
 Sources: Tasmota, *Commands* (``Status 8``) and *Energy monitoring*; Shelly, *Gen1 device API*
 (``/meter/0``, ``/status``: ``total`` in watt-minutes) and *Gen2 device API* (``Switch.GetStatus``:
-``aenergy.total`` in watt-hours); DMTF DSP2046 (Redfish: ``Power``, ``EnvironmentMetrics``); Intel,
-*DCMI 1.5*, 6.6.1, as ``ipmitool`` prints it.
+``aenergy.total`` in watt-hours; ``EM``, ``EM1`` and their counters); DMTF DSP2046 (Redfish:
+``Power``, ``EnvironmentMetrics``, ``PowerSupplyMetrics``); Intel, *DCMI 1.5*, 6.6.1, as
+``ipmitool`` prints it.
 """
 
 from __future__ import annotations
@@ -63,10 +64,11 @@ class Place(NamedTuple):
 class Page(NamedTuple):
     """A page that a meter may have, and where the values of its channels are.
 
-    Each channel has several places, of which the first that exists counts.
+    Each channel has several places, of which the first that exists counts. The replies to several
+    targets are a list.
     """
 
-    target: str
+    target: str | Sequence[str]
     places: Sequence[Sequence[Place]]
     findings: dict[str, Any] = {}  # noqa: RUF012  (never changed)
 
@@ -110,7 +112,11 @@ class HttpReader(Reader):
         return self._page.findings if self._page else {}
 
     def _values(self, page: Page) -> list[Value]:
-        document = parse_reply(self._client.get(page.target))
+        document: Any
+        if isinstance(page.target, str):
+            document = parse_reply(self._client.get(page.target))
+        else:
+            document = [parse_reply(self._client.get(target)) for target in page.target]
         return [_value(document, places) for places in page.places]
 
 
@@ -247,10 +253,20 @@ def _shelly_pages(entry: ShellyEntry) -> list[Page]:
     relay = entry.relay
     meter = f"meters[{relay}]."
     switch = [[Place("apower")], [Place("aenergy.total", FACTORS["Wh"])]]
+    phases = [
+        [Place(f"em:{relay}.total_act_power"), Place(f"em1:{relay}.act_power")],
+        [
+            Place(f"emdata:{relay}.total_act", FACTORS["Wh"]),
+            Place(f"em1data:{relay}.total_act_energy", FACTORS["Wh"]),
+        ],
+    ]
+    clamps = [[Place("emeters[*].power")], [Place("emeters[*].total", FACTORS["Wh"])]]
     return [
         Page(f"/rpc/Switch.GetStatus?id={relay}", switch),
         Page(f"/rpc/PM1.GetStatus?id={relay}", switch),
+        Page("/rpc/Shelly.GetStatus", phases),
         Page(f"/meter/{relay}", [[Place("power")], [Place("total", FACTORS["Wmin"])]]),
+        Page("/status", clamps),
         Page("/status", [[Place(f"{meter}power")], [Place(f"{meter}total", FACTORS["Wmin"])]]),
     ]
 
@@ -264,10 +280,18 @@ def _redfish_pages(entry: RedfishEntry, client: HttpClient) -> Iterator[Page]:
         [Place(f"PowerSupplies[{n}].{name}") for name in _SUPPLY_WATTS]
         for n in range(entry.power_supplies)
     ]
+    newer = [
+        [Place(f"[{n}].{name}PowerWatts.Reading") for name in ("Input", "Output")]
+        for n in range(entry.power_supplies)
+    ]
     for path in _chassis(client, entry.chassis):
         found = {"chassis": path.rpartition("/")[2]}
         if supplies:
             yield Page(f"{path}/Power", supplies, found)
+            with suppress(NotFoundError):  # Power is deprecated, and newer controllers lack it.
+                listed = _members(client, f"{path}/PowerSubsystem/PowerSupplies")
+                targets = [f"{one}/Metrics" for one in listed[: entry.power_supplies]]
+                yield Page(targets, newer, found)
         elif entry.energy:
             yield Page(f"{path}/EnvironmentMetrics", metrics, found)
         else:
@@ -285,10 +309,7 @@ def _chassis(client: HttpClient, identifier: str | None) -> Iterator[str]:
     if identifier is not None:
         yield f"{_CHASSIS}/{quote(identifier, safe='')}"
         return
-    members = parse_reply(client.get(_CHASSIS))
-    listed = members.get("Members", []) if isinstance(members, dict) else []
-    paths = [one.get("@odata.id", "") for one in listed if isinstance(one, dict)]
-    paths = [str(path).rstrip("/") for path in paths if str(path).startswith("/")]
+    paths = _members(client, _CHASSIS)
     if len(paths) > 1:
         kinds = {}
         for path in paths:
@@ -299,6 +320,13 @@ def _chassis(client: HttpClient, identifier: str | None) -> Iterator[str]:
     if not paths:
         raise MeterError("it lists no chassis")
     yield from paths
+
+
+def _members(client: HttpClient, collection: str) -> list[str]:
+    document = parse_reply(client.get(collection))
+    listed = document.get("Members", []) if isinstance(document, dict) else []
+    paths = [str(one.get("@odata.id", "")) for one in listed if isinstance(one, dict)]
+    return [path.rstrip("/") for path in paths if path.startswith("/")]
 
 
 def _ipmitool(entry: IpmiEntry) -> list[str]:

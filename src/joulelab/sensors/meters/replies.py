@@ -8,7 +8,7 @@ from typing import Any
 
 from joulelab.validation import InvalidData, parse_json
 
-_STEP = re.compile(r"""\[(\d+)\]|\["([^"]+)"\]|([^.\[\]]+)|\.""")
+_STEP = re.compile(r"""\[(\d+|\*)\]|\["([^"]+)"\]|([^.\[\]]+)|\.""")
 _SHOWN = 40
 
 
@@ -38,7 +38,7 @@ def parse_reply(data: bytes, what: str = "answered") -> Any:
 
 
 def number_at(document: Any, path: str) -> float:
-    """Return the number at a path; a list of numbers is added up.
+    """Return the number at a path; a list of numbers, and ``[*]`` of any list, is added up.
 
     Raises:
         MeterError: There is nothing at the path, or it is not a number.
@@ -46,15 +46,19 @@ def number_at(document: Any, path: str) -> float:
     Example:
         >>> number_at({"ENERGY": {"Power": [40, 2.5]}}, "ENERGY.Power")
         42.5
-        >>> number_at({"a": [{"b": "7.1"}]}, "a[0].b")
+        >>> number_at({"a": [{"b": "7.1"}, {"b": 2}]}, "a[0].b")
         7.1
+        >>> number_at({"a": [{"b": "7.1"}, {"b": 2}]}, "a[*].b")
+        9.1
     """
     for step in _STEP.finditer(path):
         index, quoted, key = step.groups()
         name = quoted or key
         if name is not None and isinstance(document, dict) and name in document:
             document = document[name]
-        elif index is not None and isinstance(document, list) and int(index) < len(document):
+        elif index == "*" and isinstance(document, list) and document:
+            return sum(number_at(one, path[step.end() :]) for one in document)
+        elif index not in (None, "*") and isinstance(document, list) and int(index) < len(document):
             document = document[int(index)]
         elif step[0] != ".":
             raise MeterError(f"the reply has no {path}")
