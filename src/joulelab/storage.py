@@ -7,14 +7,12 @@ import fcntl
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from joulelab.errors import StoreError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ENVIRONMENT = "JOULELAB_HOME"
 LARGEST_RECORD_BYTES = 1 << 28

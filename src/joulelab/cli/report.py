@@ -12,6 +12,7 @@ from joulelab.cli.options import complete_run
 from joulelab.cli.output import echo, print_json, progress
 from joulelab.errors import UserError
 from joulelab.layout import write_lines
+from joulelab.runs.study_runs import is_study
 
 if TYPE_CHECKING:
     from joulelab.report.first_screen import FirstScreen
@@ -64,8 +65,6 @@ def command(
       joulelab report studies/paper --trace r0-vgg16-b128-6ca89a
       joulelab report studies/paper --paper
     """
-    from joulelab.runs.study_runs import is_study  # noqa: PLC0415  (--help does not wait for it)
-
     figures: tuple[Path, ...] = ()
     tables: tuple[Path, ...] = ()
     screen: FirstScreen | None = None

@@ -16,6 +16,7 @@ from joulelab.cli.output import echo, output_console, print_json, value_table
 from joulelab.errors import UserError
 from joulelab.format import count, finite_or_none, interval, join_words, number
 from joulelab.layout import write_lines
+from joulelab.models.registry import check_factory
 from joulelab.runs import FACTORS
 
 if TYPE_CHECKING:
@@ -99,7 +100,6 @@ def command(
             hint="run pip install 'joulelab[study]'",
         )
     from joulelab.fleet.engines import engine_named  # noqa: PLC0415
-    from joulelab.models.registry import check_factory  # noqa: PLC0415
     from joulelab.study.plan_file import load_plan, preset_names  # noqa: PLC0415
     from joulelab.study.runner import list_cells, run_study  # noqa: PLC0415
 

@@ -97,9 +97,7 @@ class RayEngine:
 
     def start(self, share: Share) -> None:
         """Start a task on a node that has none."""
-        from ray.util.scheduling_strategies import (  # noqa: PLC0415
-            NodeAffinitySchedulingStrategy,
-        )
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
 
         busy = {task.host for task in self._tasks.values()}
         nodes = self._nodes()

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -49,10 +49,8 @@ from joulelab.llm.sweep import find_knee
 from joulelab.llm.text import costs_of
 from joulelab.llm.token_attribution import attribute
 from joulelab.meter import IDLE_SPAN, Meter
+from joulelab.sensors.simulated import SimulatedMachine
 from joulelab.storage import file_errors, write_whole, writing
-
-if TYPE_CHECKING:
-    from joulelab.sensors.simulated import SimulatedMachine
 
 Watch = Callable[[str, LevelLoad | None], None]
 

@@ -19,6 +19,7 @@ from joulelab.integrations.trackers.mlflow_tracker import MlflowTracker
 from joulelab.integrations.trackers.tensorboard_tracker import TensorboardTracker
 from joulelab.integrations.trackers.tracked_run import TrackedRun
 from joulelab.integrations.trackers.wandb_tracker import WandbTracker
+from joulelab.recording.launcher import current_launch
 from joulelab.recording.trace_format import RUN_FILE
 from joulelab.runs.tracker_choice import AUTO, WITH_ACTIVE_RUNS
 
@@ -206,8 +207,6 @@ def _open(chosen: Any) -> Tracker:
 
 def _is_first_process() -> bool:
     """Report whether this process logs: of a job, only the first one does."""
-    from joulelab.recording.launcher import current_launch  # noqa: PLC0415
-
     launch = current_launch()
     if launch is None:
         return True
