@@ -46,33 +46,22 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine's hardware and software. ``None`` where a value is not known.
-
-    Attributes:
-        os: Distribution, for example ``"Debian GNU/Linux 13 (trixie)"``.
-        cpu_cores: Physical cores of all sockets.
-        cpu_threads: Hardware threads of all sockets.
-        cpu_tdp_w: Thermal design power of one chip.
-        dram_bytes: Memory that the operating system reports.
-        gpus: The GPUs that the process may use.
-        virtualization: For example ``"virtual machine (KVM), container"``.
-        packages: Versions of the installed ones of :data:`PACKAGES`.
-    """
+    """A machine's hardware and software. ``None`` where a value is not known."""
 
     host: str
-    os: str | None
+    os: str | None  # Distribution, for example ``"Debian GNU/Linux 13 (trixie)"``.
     kernel: str | None
     cpu_model: str | None
     cpu_sockets: int | None
-    cpu_cores: int | None
-    cpu_threads: int | None
-    cpu_tdp_w: NotNegative | None
-    dram_bytes: Count | None
+    cpu_cores: int | None  # Physical cores of all sockets.
+    cpu_threads: int | None  # Hardware threads of all sockets.
+    cpu_tdp_w: NotNegative | None  # Thermal design power of one chip.
+    dram_bytes: Count | None  # Memory that the operating system reports.
     dimms: tuple[Dimm, ...] | None
-    gpus: tuple[Gpu, ...]
-    virtualization: str | None
+    gpus: tuple[Gpu, ...]  # The GPUs that the process may use.
+    virtualization: str | None  # For example ``"virtual machine (KVM), container"``.
     python: str | None
-    packages: dict[str, str]
+    packages: dict[str, str]  # Versions of the installed ones of :data:`PACKAGES`.
 
     @property
     def comparable(self) -> dict[str, Any]:

@@ -146,17 +146,11 @@ class UncertainValue:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A ratio of two values.
+    """A ratio of two values."""
 
-    Attributes:
-        value: The ratio; NaN if it is undefined.
-        low: Lower end of its 95 % interval; infinite if the data do not bound it.
-        high: Upper end.
-    """
-
-    value: float
-    low: float
-    high: float
+    value: float  # The ratio; NaN if it is undefined.
+    low: float  # Lower end of its 95 % interval; infinite if the data do not bound it.
+    high: float  # Upper end.
 
     @classmethod
     def of(cls, value: UncertainValue) -> Self:

@@ -42,17 +42,11 @@ class NetworkIntensity:
 
 @dataclass(frozen=True, slots=True)
 class NetworkEnergy:
-    """Energy of networks for some data, J, with the range of what is published.
+    """Energy of networks for some data, J, with the range of what is published."""
 
-    Attributes:
-        volume: What was sent and received.
-        average: The data's part of all energy that such networks use.
-        marginal: What such networks use more because of the data.
-    """
-
-    volume: DataVolume
-    average: NetworkIntensity
-    marginal: NetworkIntensity
+    volume: DataVolume  # What was sent and received.
+    average: NetworkIntensity  # The data's part of all energy that such networks use.
+    marginal: NetworkIntensity  # What such networks use more because of the data.
 
     @classmethod
     def of(cls, volume: DataVolume, access: str) -> Self:

@@ -19,10 +19,6 @@ TOKENS = 1e6
 class TokenCosts:
     """The costs of a million tokens. Intervals are those of the energy.
 
-    Attributes:
-        j_per_token: Gross energy per token.
-        costs: Energy, carbon and money of a million tokens.
-
     Example:
         >>> site = Site(intensity_g_per_kwh=360.0, price_per_kwh=0.30, currency="EUR")
         >>> found = token_costs(Ratio(0.36, 0.30, 0.40), site)
@@ -35,8 +31,8 @@ class TokenCosts:
         a million tokens: 36.0 g (95 % CI 30.0–40.0 g) CO2e; 0.0300 EUR (95 % CI 0.0250–0.0333 EUR)
     """
 
-    j_per_token: Ratio
-    costs: Costs
+    j_per_token: Ratio  # Gross energy per token.
+    costs: Costs  # Energy, carbon and money of a million tokens.
 
     @property
     def tokens_per_kwh(self) -> Ratio:

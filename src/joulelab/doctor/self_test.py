@@ -34,38 +34,23 @@ SPANS, BATCHES = 1000, 5
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """What measuring costs on this machine. NaN where it is unknown.
+    """What measuring costs on this machine. NaN where it is unknown."""
 
-    Attributes:
-        span_s: Opening and closing a span.
-        cpu_share: The recorder's CPU time over wall time.
-        memory_bytes: The recorder's resident memory.
-        trace_bytes_per_h: Growth of the trace.
-    """
-
-    span_s: float
-    cpu_share: float = math.nan
-    memory_bytes: float = math.nan
-    trace_bytes_per_h: float = math.nan
+    span_s: float  # Opening and closing a span.
+    cpu_share: float = math.nan  # The recorder's CPU time over wall time.
+    memory_bytes: float = math.nan  # The recorder's resident memory.
+    trace_bytes_per_h: float = math.nan  # Growth of the trace.
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelfTest:
-    """The result of a self-test.
+    """The result of a self-test."""
 
-    Attributes:
-        found: What the recording shows.
-        idle: Idle power, with what other processes leave unknown.
-        unknown: Components of which it is unknown whether other processes used them.
-        costs: What measuring costs.
-        loads: What load there was, or why there was none, by the kind of component.
-    """
-
-    found: Examination
-    idle: IdlePoint
-    unknown: tuple[str, ...]
-    costs: Costs
-    loads: dict[str, str]
+    found: Examination  # What the recording shows.
+    idle: IdlePoint  # Idle power, with what other processes leave unknown.
+    unknown: tuple[str, ...]  # Components of which it is unknown whether other processes used them.
+    costs: Costs  # What measuring costs.
+    loads: dict[str, str]  # What load there was, or why there was none, by the kind of component.
 
     @property
     def load_text(self) -> str:

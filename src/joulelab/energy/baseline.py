@@ -31,15 +31,10 @@ BUSY_IDLE = "idle power was measured on a busy machine"
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How much other processes used a component while its idle power was measured.
+    """How much other processes used a component while its idle power was measured."""
 
-    Attributes:
-        fraction: Mean part of the component that they used, 0 to 1.
-        users: Their names with pids, the busiest first.
-    """
-
-    fraction: NotNegative
-    users: str = ""
+    fraction: NotNegative  # Mean part of the component that they used, 0 to 1.
+    users: str = ""  # Their names with pids, the busiest first.
 
 
 def describe_load(load: Mapping[str, Load]) -> str:

@@ -92,27 +92,16 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A claim next to its value on one machine.
+    """A claim next to its value on one machine."""
 
-    Attributes:
-        claim: The claim.
-        machine: The machine, the first one of a claim about several; empty without a value.
-        ours: The value with its interval as a text; empty if there is none.
-        value: The value, if it is a single one.
-        n: Number of independent points.
-        unit: Unit of the value.
-        agreement: Whether the claim holds here.
-        why: The reason in a sentence.
-    """
-
-    claim: Claim
-    machine: str
-    ours: str
-    value: Value
-    n: int
-    unit: str
-    agreement: Agreement
-    why: str
+    claim: Claim  # The claim.
+    machine: str  # The machine, the first one of a claim about several; empty without a value.
+    ours: str  # The value with its interval as a text; empty if there is none.
+    value: Value  # The value, if it is a single one.
+    n: int  # Number of independent points.
+    unit: str  # Unit of the value.
+    agreement: Agreement  # Whether the claim holds here.
+    why: str  # The reason in a sentence.
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields with those of the claim; unknown values become ``None``."""

@@ -148,23 +148,15 @@ class EpochForecaster:
 
 
 class Overrun(NamedTuple):
-    """A budget that the next epoch would exceed.
+    """A budget that the next epoch would exceed."""
 
-    Attributes:
-        quantity: ``"energy"`` in joules or ``"carbon"`` in grams.
-        budget: The limit.
-        spent: Amount that the finished epochs have used.
-        next_epoch: Amount that the next epoch is expected to use.
-        forecast: Forecast of the whole loop; ``None`` if its length is unknown.
-    """
-
-    quantity: str
+    quantity: str  # ``"energy"`` in joules or ``"carbon"`` in grams.
     unit: str
-    budget: float
-    spent: float
-    next_epoch: float
+    budget: float  # The limit.
+    spent: float  # Amount that the finished epochs have used.
+    next_epoch: float  # Amount that the next epoch is expected to use.
     epochs: int
-    forecast: Forecast | None
+    forecast: Forecast | None  # Forecast of the whole loop; ``None`` if its length is unknown.
 
     def __str__(self) -> str:
         return (

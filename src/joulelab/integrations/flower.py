@@ -159,27 +159,16 @@ def measure(strategy: Strategy) -> Strategy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientRound:
-    """What a client used and exchanged in a round, or a sum of such.
+    """What a client used and exchanged in a round, or a sum of such."""
 
-    Attributes:
-        client: The client; empty in a sum over clients.
-        round: The round; 0 in a sum over rounds.
-        duration_s: Time in which it computed.
-        examples: Number of examples that it trained on and evaluated.
-        computation_j: Energy while it computed.
-        waiting_j: Energy while it waited in rounds that it took part in.
-        sent_bytes: Parameters that it sent.
-        received_bytes: Parameters that it received.
-    """
-
-    client: str = ""
-    round: int = 0
-    duration_s: float = 0.0
-    examples: float = 0
-    computation_j: float = 0.0
-    waiting_j: float = 0.0
-    sent_bytes: int = 0
-    received_bytes: int = 0
+    client: str = ""  # The client; empty in a sum over clients.
+    round: int = 0  # The round; 0 in a sum over rounds.
+    duration_s: float = 0.0  # Time in which it computed.
+    examples: float = 0  # Number of examples that it trained on and evaluated.
+    computation_j: float = 0.0  # Energy while it computed.
+    waiting_j: float = 0.0  # Energy while it waited in rounds that it took part in.
+    sent_bytes: int = 0  # Parameters that it sent.
+    received_bytes: int = 0  # Parameters that it received.
 
     @property
     def energy_j(self) -> float:

@@ -65,29 +65,17 @@ REQUESTS_FILE, RESULT_FILE = "requests.jsonl", "result.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchOptions:
-    """Options of a benchmark.
+    """Options of a benchmark."""
 
-    Attributes:
-        levels: Loads on the server, one after the other.
-        extent: How long each level lasts.
-        inputs: Tokens of the prompts.
-        outputs: Tokens to generate.
-        shared_prefix: Tokens with which all prompts begin.
-        prompts: A file of prompts instead.
-        seed: Of lengths and arrivals.
-        idle_s: Time for which idle power is measured before and after.
-        is_measured: Whether this machine's energy is measured.
-    """
-
-    levels: tuple[Level, ...]
-    extent: Extent
-    inputs: Lengths
-    outputs: Lengths
-    shared_prefix: int = 0
-    prompts: Path | None = None
-    seed: int = 0
-    idle_s: float = 5.0
-    is_measured: bool = True
+    levels: tuple[Level, ...]  # Loads on the server, one after the other.
+    extent: Extent  # How long each level lasts.
+    inputs: Lengths  # Tokens of the prompts.
+    outputs: Lengths  # Tokens to generate.
+    shared_prefix: int = 0  # Tokens with which all prompts begin.
+    prompts: Path | None = None  # A file of prompts instead.
+    seed: int = 0  # Of lengths and arrivals.
+    idle_s: float = 5.0  # Time for which idle power is measured before and after.
+    is_measured: bool = True  # Whether this machine's energy is measured.
 
 
 def run_bench(

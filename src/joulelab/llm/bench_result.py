@@ -125,29 +125,17 @@ class LevelResult:
 
 @dataclass(frozen=True, slots=True)
 class BenchResult:
-    """What a benchmark found.
+    """What a benchmark found."""
 
-    Attributes:
-        url: Address of the server.
-        model: Name of its model.
-        api: The kind of requests.
-        levels: In the order in which they ran.
-        total: The energy of all requests together; ``None`` if none was measured.
-        costs: What a million tokens of all requests cost.
-        knee: ``None`` unless several concurrencies were measured.
-        is_interrupted: Whether it ended early.
-        notes: What limits the values; those of ``total`` contain them.
-    """
-
-    url: str
-    model: str
-    api: str
-    levels: Sequence[LevelResult]
-    total: LlmResult | None
-    costs: Mapping[str, TokenCosts]
-    knee: Knee | None
-    is_interrupted: bool = False
-    notes: tuple[str, ...] = ()
+    url: str  # Address of the server.
+    model: str  # Name of its model.
+    api: str  # The kind of requests.
+    levels: Sequence[LevelResult]  # In the order in which they ran.
+    total: LlmResult | None  # The energy of all requests together; ``None`` if none was measured.
+    costs: Mapping[str, TokenCosts]  # What a million tokens of all requests cost.
+    knee: Knee | None  # ``None`` unless several concurrencies were measured.
+    is_interrupted: bool = False  # Whether it ended early.
+    notes: tuple[str, ...] = ()  # What limits the values; those of ``total`` contain them.
 
     @property
     def best(self) -> LevelResult:

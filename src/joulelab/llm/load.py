@@ -29,15 +29,10 @@ _LEAST_ARRIVALS = 20
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The load on a server: one of the two is given.
+    """The load on a server: one of the two is given."""
 
-    Attributes:
-        concurrency: Requests in flight in a closed loop.
-        rate_per_s: Mean arrivals per second in an open loop.
-    """
-
-    concurrency: int | None = None
-    rate_per_s: float | None = None
+    concurrency: int | None = None  # Requests in flight in a closed loop.
+    rate_per_s: float | None = None  # Mean arrivals per second in an open loop.
 
     def __str__(self) -> str:
         if self.concurrency is not None:

@@ -107,20 +107,13 @@ class Activity:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """Power by one assumption and one choice of drivers.
-
-    Attributes:
-        weight: Its share among all models.
-        coefficients: J per unit of each driver, 0 for those that are not in it.
-        covariance: Of the coefficients.
-        per_watt: Change of the coefficients for each watt that idle power is lower.
-    """
+    """Power by one assumption and one choice of drivers."""
 
     activity: Activity
-    weight: float
-    coefficients: Floats
-    covariance: Floats
-    per_watt: Floats
+    weight: float  # Its share among all models.
+    coefficients: Floats  # J per unit of each driver, 0 for those that are not in it.
+    covariance: Floats  # Of the coefficients.
+    per_watt: Floats  # Change of the coefficients for each watt that idle power is lower.
 
     @property
     def energy_j(self) -> float:

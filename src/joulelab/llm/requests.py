@@ -18,27 +18,16 @@ COLUMNS = (*TIMES, *TOKENS, "cached_tokens")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RequestLog:
-    """Requests in order of their start. Shapes: (requests,).
+    """Requests in order of their start. Shapes: (requests,)."""
 
-    Attributes:
-        request: What identifies each, for example its number.
-        start_s: When it was sent, on the clock of the power readings.
-        first_token_s: When its first token arrived; NaN if none did.
-        stop_s: When its last token arrived, or it was aborted.
-        input_tokens: Tokens of the prompt, cached ones included; at least 0.
-        output_tokens: Generated tokens, the first included; 0 if it was aborted before.
-        cached_tokens: Tokens of the prompt that the server took from its cache; 0 if unknown.
-        notes: What was assumed or left out in reading them.
-    """
-
-    request: tuple[str, ...]
-    start_s: Floats
-    first_token_s: Floats
-    stop_s: Floats
-    input_tokens: Floats
-    output_tokens: Floats
-    cached_tokens: Floats
-    notes: tuple[str, ...] = field(default=())
+    request: tuple[str, ...]  # What identifies each, for example its number.
+    start_s: Floats  # When it was sent, on the clock of the power readings.
+    first_token_s: Floats  # When its first token arrived; NaN if none did.
+    stop_s: Floats  # When its last token arrived, or it was aborted.
+    input_tokens: Floats  # Tokens of the prompt, cached ones included; at least 0.
+    output_tokens: Floats  # Generated tokens, the first included; 0 if it was aborted before.
+    cached_tokens: Floats  # Tokens of the prompt that the server took from its cache; 0 if unknown.
+    notes: tuple[str, ...] = field(default=())  # What was assumed or left out in reading them.
 
     def __len__(self) -> int:
         return len(self.request)

@@ -14,15 +14,10 @@ from joulelab.uncertain import Ratio
 
 @dataclass(frozen=True, slots=True)
 class TokenCost:
-    """Joules per token, each with its 95 % interval; NaN where it is not known.
+    """Joules per token, each with its 95 % interval; NaN where it is not known."""
 
-    Attributes:
-        j_per_input_token: Energy of prefill over the tokens of the prompts, without idle.
-        j_per_output_token: Energy of decode over the generated tokens, without idle.
-    """
-
-    j_per_input_token: Ratio
-    j_per_output_token: Ratio
+    j_per_input_token: Ratio  # Energy of prefill over the tokens of the prompts, without idle.
+    j_per_output_token: Ratio  # Energy of decode over the generated tokens, without idle.
 
     def to_json(self) -> dict[str, Any]:
         """Convert to a plain dictionary."""

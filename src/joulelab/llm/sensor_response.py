@@ -51,17 +51,11 @@ class PowerReadings:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Response:
-    """How a sensor responds.
+    """How a sensor responds."""
 
-    Attributes:
-        window_s: Averaging window; 0 for that between two readings of a counter.
-        delay_s: How long before the timestamp it ends.
-        lag_s: Time constant of a first-order lag instead of a window; 0 for none.
-    """
-
-    window_s: float
-    delay_s: float = 0.0
-    lag_s: float = 0.0
+    window_s: float  # Averaging window; 0 for that between two readings of a counter.
+    delay_s: float = 0.0  # How long before the timestamp it ends.
+    lag_s: float = 0.0  # Time constant of a first-order lag instead of a window; 0 for none.
 
     @property
     def mean_age_s(self) -> float:

@@ -72,17 +72,11 @@ class Phase:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """Something that requests cause in one phase: at each time, a gain times their weights' sum.
+    """Something that requests cause in one phase: at each time, a gain times their weights' sum."""
 
-    Attributes:
-        is_prefill: Whether prompts cause it, or decoding.
-        weight: Of each request. Shape: (requests,).
-        gain: At each time. Shape: (cells,).
-    """
-
-    is_prefill: bool
-    weight: Floats
-    gain: Floats
+    is_prefill: bool  # Whether prompts cause it, or decoding.
+    weight: Floats  # Of each request. Shape: (requests,).
+    gain: Floats  # At each time. Shape: (cells,).
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -40,23 +40,14 @@ _TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ServerCounters:
-    """What a server had counted since its start, at one time; NaN where it does not count.
+    """What a server had counted since its start, at one time; NaN where it does not count."""
 
-    Attributes:
-        source: Name of the server's software.
-        prompt_tokens: Tokens of prompts, cached ones included.
-        computed_tokens: Tokens of prompts that it computed, cached ones excluded.
-        cached_tokens: Tokens of prompts that it took from its cache.
-        generation_tokens: Generated tokens.
-        running: Requests in work.
-    """
-
-    source: str
-    prompt_tokens: float
-    computed_tokens: float
-    cached_tokens: float
-    generation_tokens: float
-    running: float
+    source: str  # Name of the server's software.
+    prompt_tokens: float  # Tokens of prompts, cached ones included.
+    computed_tokens: float  # Tokens of prompts that it computed, cached ones excluded.
+    cached_tokens: float  # Tokens of prompts that it took from its cache.
+    generation_tokens: float  # Generated tokens.
+    running: float  # Requests in work.
 
 
 class _Names(NamedTuple):
@@ -231,17 +222,11 @@ def _difference(name: str, what: str, seen: float, counted: float) -> Iterator[s
 
 
 class ReplyCounts(NamedTuple):
-    """What a server states in a reply about its own work; NaN where it does not.
+    """What a server states in a reply about its own work; NaN where it does not."""
 
-    Attributes:
-        input_tokens: Tokens of the prompt, cached ones included.
-        cached_tokens: Of these, tokens that it took from its cache.
-        output_tokens: Generated tokens.
-    """
-
-    input_tokens: float
-    cached_tokens: float
-    output_tokens: float
+    input_tokens: float  # Tokens of the prompt, cached ones included.
+    cached_tokens: float  # Of these, tokens that it took from its cache.
+    output_tokens: float  # Generated tokens.
 
 
 def reply_counts(reply: Mapping[str, Any]) -> ReplyCounts:

@@ -45,25 +45,15 @@ def cost_of_blocks(energies: Sequence[UncertainValue], tokens: Floats) -> Uncert
 
 @dataclass(frozen=True, slots=True)
 class Knee:
-    """The concurrency beyond which a token gets no cheaper.
+    """The concurrency beyond which a token gets no cheaper."""
 
-    Attributes:
-        concurrency: The lowest that has no significantly cheaper one above it.
-        cost: Gross energy per output token there, J.
-        highest: The highest concurrency that was measured.
-        lowest: The concurrency with the lowest estimate.
-        lowest_cost: The cost there, J.
-        is_flat: Whether no two concurrencies differ significantly.
-        costlier: The concurrencies above that cost significantly more.
-    """
-
-    concurrency: int
-    cost: UncertainValue
-    highest: int
-    lowest: int
-    lowest_cost: UncertainValue
-    is_flat: bool
-    costlier: tuple[int, ...]
+    concurrency: int  # The lowest that has no significantly cheaper one above it.
+    cost: UncertainValue  # Gross energy per output token there, J.
+    highest: int  # The highest concurrency that was measured.
+    lowest: int  # The concurrency with the lowest estimate.
+    lowest_cost: UncertainValue  # The cost there, J.
+    is_flat: bool  # Whether no two concurrencies differ significantly.
+    costlier: tuple[int, ...]  # The concurrencies above that cost significantly more.
 
     @property
     def text(self) -> str:

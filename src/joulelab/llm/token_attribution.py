@@ -223,20 +223,13 @@ def _idle_baseline(requests: RequestLog, trace: Trace) -> Baseline | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Division:
-    """How a component's net energy divides over phases and requests.
+    """How a component's net energy divides over phases and requests."""
 
-    Attributes:
-        part: The component's energy.
-        share: Prefill's share of the net energy.
-        off: Its standard uncertainty.
-        per_watt: Its change for each watt that idle power is lower.
-    """
-
-    part: ComponentEnergy
+    part: ComponentEnergy  # The component's energy.
     fit: PowerFit
-    share: float
-    off: float
-    per_watt: float
+    share: float  # Prefill's share of the net energy.
+    off: float  # Its standard uncertainty.
+    per_watt: float  # Its change for each watt that idle power is lower.
 
     @classmethod
     def of(cls, part: ComponentEnergy, fit: PowerFit) -> _Division:

@@ -36,17 +36,11 @@ LARGEST_OFFSET_S = 26 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """What the hosts of a fleet recorded.
+    """What the hosts of a fleet recorded."""
 
-    Attributes:
-        logs: By host, each on its own clock.
-        missing: Hosts without a record, and why.
-        notes: What was assumed or found, host by host.
-    """
-
-    logs: Mapping[str, Log]
-    missing: Mapping[str, str]
-    notes: tuple[str, ...]
+    logs: Mapping[str, Log]  # By host, each on its own clock.
+    missing: Mapping[str, str]  # Hosts without a record, and why.
+    notes: tuple[str, ...]  # What was assumed or found, host by host.
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,17 +182,11 @@ def fleet_energy(fleet: Fleet, window: ImportedSpan | None = None) -> FleetEnerg
 
 @dataclass(frozen=True, slots=True)
 class SupplyLoss:
-    """What power supplies lose: the difference of energies before and behind them.
+    """What power supplies lose: the difference of energies before and behind them."""
 
-    Attributes:
-        ac: Energy at the wall, of the hosts that have both meters.
-        dc: Energy behind the power supplies, of the same hosts.
-        hosts: Number of these hosts.
-    """
-
-    ac: FleetEnergy
-    dc: FleetEnergy
-    hosts: int
+    ac: FleetEnergy  # Energy at the wall, of the hosts that have both meters.
+    dc: FleetEnergy  # Energy behind the power supplies, of the same hosts.
+    hosts: int  # Number of these hosts.
 
     @property
     def fraction(self) -> Ratio:

@@ -31,22 +31,14 @@ class TokenWork:
 
     MACs are counted as by :func:`joulelab.models.characteristics.characterize`, which counts masked
     entries of attention: a prompt's attention computes half of them if its kernel skips the rest.
-
-    Attributes:
-        prompt_tokens: Tokens of the prompt.
-        active_parameters: Parameters without the experts that a token is not routed to.
-        prefill_macs: Of the whole prompt with an empty cache; scores of its last token only.
-        prefill_macs_per_token: ``prefill_macs / prompt_tokens``.
-        decode_macs: Of one more token, with the prompt in the cache.
-        cache_bytes_per_token: Keys and values in the cache after the prompt, per token.
     """
 
-    prompt_tokens: int
-    active_parameters: int
-    prefill_macs: int
-    prefill_macs_per_token: float
-    decode_macs: int
-    cache_bytes_per_token: float
+    prompt_tokens: int  # Tokens of the prompt.
+    active_parameters: int  # Parameters without the experts that a token is not routed to.
+    prefill_macs: int  # Of the whole prompt with an empty cache; scores of its last token only.
+    prefill_macs_per_token: float  # ``prefill_macs / prompt_tokens``.
+    decode_macs: int  # Of one more token, with the prompt in the cache.
+    cache_bytes_per_token: float  # Keys and values in the cache after the prompt, per token.
 
 
 def next_token_scores(

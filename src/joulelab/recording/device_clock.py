@@ -55,17 +55,11 @@ class DeviceTime(NamedTuple):
 
 
 class DeviceWindow(NamedTuple):
-    """A span on a GPU.
+    """A span on a GPU."""
 
-    Attributes:
-        start_ns: When the GPU started its work, CLOCK_MONOTONIC.
-        stop_ns: When it finished; not before ``start_ns``.
-        uncertainty_ns: Standard uncertainty of both times (k = 1), which share one error.
-    """
-
-    start_ns: int
-    stop_ns: int
-    uncertainty_ns: int
+    start_ns: int  # When the GPU started its work, CLOCK_MONOTONIC.
+    stop_ns: int  # When it finished; not before ``start_ns``.
+    uncertainty_ns: int  # Standard uncertainty of both times (k = 1), which share one error.
 
 
 class DeviceEvent:

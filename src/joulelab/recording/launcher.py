@@ -106,21 +106,13 @@ class Launch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchJob:
-    """A job of a batch system, as one of its hosts sees it.
+    """A job of a batch system, as one of its hosts sees it."""
 
-    Attributes:
-        scheduler: ``"slurm"``.
-        id: Identifies the job in its cluster.
-        step: The step of ``srun``; ``None`` in the script of ``sbatch``.
-        host: The batch system's name for this host.
-        hosts: Names of all hosts of the job; empty if they are unknown.
-    """
-
-    scheduler: str
-    id: str
-    step: str | None
-    host: str
-    hosts: tuple[str, ...]
+    scheduler: str  # ``"slurm"``.
+    id: str  # Identifies the job in its cluster.
+    step: str | None  # The step of ``srun``; ``None`` in the script of ``sbatch``.
+    host: str  # The batch system's name for this host.
+    hosts: tuple[str, ...]  # Names of all hosts of the job; empty if they are unknown.
 
     def to_json(self) -> dict[str, Any]:
         """Convert to a plain dictionary; ``BatchJob(**data)`` is the inverse."""

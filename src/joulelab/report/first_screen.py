@@ -28,40 +28,24 @@ MOST_PER_PLACE = 3
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A study on one machine: what it cost and what was found.
+    """A study on one machine: what it cost and what was found."""
 
-    Attributes:
-        title: The study, and its machine if it ran on several.
-        machine: Its devices.
-        facts: Energy, time, carbon and money.
-        keys: The key findings.
-        forecast: What a longer training would cost, and how to ask for another; may be empty.
-        is_simulated: Whether its energies are simulated.
-    """
-
-    title: str
-    machine: str
-    facts: tuple[Fact, ...]
-    keys: KeyFindings
-    forecast: str
-    is_simulated: bool
+    title: str  # The study, and its machine if it ran on several.
+    machine: str  # Its devices.
+    facts: tuple[Fact, ...]  # Energy, time, carbon and money.
+    keys: KeyFindings  # The key findings.
+    forecast: str  # What a longer training would cost, and how to ask for another; may be empty.
+    is_simulated: bool  # Whether its energies are simulated.
 
 
 @dataclass(frozen=True, slots=True)
 class FirstScreen:
-    """The first screen of a report.
+    """The first screen of a report."""
 
-    Attributes:
-        warnings: What makes values doubtful, and what to do about it.
-        machines: Findings that compare machines.
-        places: Each study on each of its machines.
-        basis: What carbon and money are based on, or how to get them.
-    """
-
-    warnings: tuple[str, ...]
-    machines: KeyFindings
-    places: tuple[Place, ...]
-    basis: str
+    warnings: tuple[str, ...]  # What makes values doubtful, and what to do about it.
+    machines: KeyFindings  # Findings that compare machines.
+    places: tuple[Place, ...]  # Each study on each of its machines.
+    basis: str  # What carbon and money are based on, or how to get them.
 
     def lines(self) -> list[Line]:
         """Return all of it as labelled lines."""

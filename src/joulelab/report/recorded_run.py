@@ -33,21 +33,13 @@ _NS = 1e-9
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """A run and the recordings that its energies come from.
+    """A run and the recordings that its energies come from."""
 
-    Attributes:
-        summary: What is known of it. For a job, of all its hosts and ranks.
-        recordings: None if its readings are gone.
-        job: The job, if it is one.
-        parts: The runs of a job's recordings.
-        problem: Why the readings cannot be read; empty if they can.
-    """
-
-    summary: Summary
-    recordings: tuple[HostRecording, ...] = ()
-    job: DistributedJob | None = None
-    parts: tuple[Run, ...] = ()
-    problem: str = ""
+    summary: Summary  # What is known of it. For a job, of all its hosts and ranks.
+    recordings: tuple[HostRecording, ...] = ()  # None if its readings are gone.
+    job: DistributedJob | None = None  # The job, if it is one.
+    parts: tuple[Run, ...] = ()  # The runs of a job's recordings.
+    problem: str = ""  # Why the readings cannot be read; empty if they can.
 
     @property
     def run(self) -> Run:

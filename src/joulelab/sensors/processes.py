@@ -26,25 +26,17 @@ Key = tuple[int, int]
 
 
 class Process(NamedTuple):
-    """One process, from ``/proc/PID/stat``.
-
-    Attributes:
-        name: Name of its program, at most 15 bytes; never its arguments, which may be secret.
-        own_s: CPU time of its threads.
-        children_s: CPU time of its descendants that have ended and were waited for.
-        started: Start time, in ticks since boot.
-        resident_bytes: Its memory in RAM, including memory shared with others.
-    """
+    """One process, from ``/proc/PID/stat``."""
 
     pid: int
-    name: str
+    name: str  # Name of its program, at most 15 bytes; never its arguments, which may be secret.
     parent: int
     group: int
     session: int
-    own_s: float
-    children_s: float
-    started: int
-    resident_bytes: int
+    own_s: float  # CPU time of its threads.
+    children_s: float  # CPU time of its descendants that have ended and were waited for.
+    started: int  # Start time, in ticks since boot.
+    resident_bytes: int  # Its memory in RAM, including memory shared with others.
 
     @property
     def key(self) -> Key:

@@ -146,17 +146,11 @@ def unknown_window_delay(update_period_s: float) -> tuple[float, float]:
 
 
 class Reading(NamedTuple):
-    """One value of one channel.
+    """One value of one channel."""
 
-    Attributes:
-        t_ns: CLOCK_MONOTONIC nanoseconds. For a mean over a window, the end of the window.
-        channel: Position in the sensor's :attr:`Sensor.channels`.
-        value: In the unit of the channel's quantity.
-    """
-
-    t_ns: int
-    channel: int
-    value: float
+    t_ns: int  # CLOCK_MONOTONIC nanoseconds. For a mean over a window, the end of the window.
+    channel: int  # Position in the sensor's :attr:`Sensor.channels`.
+    value: float  # In the unit of the channel's quantity.
 
 
 class Gap(NamedTuple):
@@ -168,15 +162,10 @@ class Gap(NamedTuple):
 
 
 class SensorEvent(NamedTuple):
-    """Something that is not a number, for ``events.jsonl``.
+    """Something that is not a number, for ``events.jsonl``."""
 
-    Attributes:
-        t_ns: CLOCK_MONOTONIC nanoseconds.
-        fields: ``event`` names its kind; the others depend on that.
-    """
-
-    t_ns: int
-    fields: Mapping[str, Any]
+    t_ns: int  # CLOCK_MONOTONIC nanoseconds.
+    fields: Mapping[str, Any]  # ``event`` names its kind; the others depend on that.
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,17 +32,12 @@ StartWorker = Callable[[Path], WorkerProcess]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """Cells of a block that one host runs one after another.
+    """Cells of a block that one host runs one after another."""
 
-    Attributes:
-        name: Distinguishes it from the other shares of a study, also from earlier ones.
-        before: Name of the idle run before the cells; empty for none, like ``after``.
-    """
-
-    name: str
+    name: str  # Distinguishes it from the other shares of a study, also from earlier ones.
     block: int
     cells: tuple[Cell, ...]
-    before: str
+    before: str  # Name of the idle run before the cells; empty for none, like ``after``.
     after: str
 
 

@@ -47,19 +47,12 @@ UNORDERED_DEVIATION = (0.01, 1.0, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class CurveDraws:
-    """Draws of both curves from the posterior.
+    """Draws of both curves from the posterior."""
 
-    Attributes:
-        log_time: Natural logarithm of the time in s, draws x levels.
-        log_energy: Natural logarithm of the energy in J, draws x levels.
-        time_noise: Relative standard deviation of the next probe's time, by draw.
-        energy_noise: That of its energy.
-    """
-
-    log_time: Floats
-    log_energy: Floats
-    time_noise: Floats
-    energy_noise: Floats
+    log_time: Floats  # Natural logarithm of the time in s, draws x levels.
+    log_energy: Floats  # Natural logarithm of the energy in J, draws x levels.
+    time_noise: Floats  # Relative standard deviation of the next probe's time, by draw.
+    energy_noise: Floats  # That of its energy.
 
 
 class LevelCurves:

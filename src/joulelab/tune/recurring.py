@@ -43,17 +43,11 @@ _TARGET = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(<=|>=|=)\s*(.+)")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A value that a metric of the training must reach.
+    """A value that a metric of the training must reach."""
 
-    Attributes:
-        metric: Name of an attribute of a span.
-        value: What it must reach.
-        is_at_most: Whether less is better.
-    """
-
-    metric: str
-    value: float
-    is_at_most: bool = False
+    metric: str  # Name of an attribute of a span.
+    value: float  # What it must reach.
+    is_at_most: bool = False  # Whether less is better.
 
     def is_reached_by(self, span: TraceSpan) -> bool:
         """Report whether a finished span has a value that reaches the target."""
@@ -90,20 +84,14 @@ def parse_target(text: str) -> Target:
 class Job:
     """A training that recurs.
 
-    Attributes:
-        name: Its name; runs of the same name and target learn from each other.
-        batch_sizes: Batch sizes to choose from.
-        target: When it has succeeded. ``None``: when it ends with exit code 0.
-        command: Program and arguments, with ``{batch_size}`` in one of them.
-
     Raises:
         UserError: No argument has the placeholder, or there are no batch sizes.
     """
 
-    name: str
-    batch_sizes: tuple[int, ...]
-    target: Target | None
-    command: tuple[str, ...]
+    name: str  # Its name; runs of the same name and target learn from each other.
+    batch_sizes: tuple[int, ...]  # Batch sizes to choose from.
+    target: Target | None  # When it has succeeded. ``None``: when it ends with exit code 0.
+    command: tuple[str, ...]  # Program and arguments, with ``{batch_size}`` in one of them.
 
     def __post_init__(self) -> None:
         if not any(PLACEHOLDER in argument for argument in self.command):

@@ -75,27 +75,16 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a search on real work found and cost.
+    """What a search on real work found and cost."""
 
-    Attributes:
-        result: Its result.
-        unit: A unit of work.
-        measured: The probes in their order.
-        left_out: Settings that cannot be measured.
-        ended_early: Why the search is not complete; empty if it is.
-        cost_s: Time that it took; NaN if the work of the probes had to be done anyway.
-        cost_j: Energy that it took; beyond the baseline's if the work had to be done anyway.
-        notes: What a reader should know, in sentences without a full stop.
-    """
-
-    result: Result
-    unit: str
-    measured: tuple[Measured, ...]
-    left_out: tuple[LeftOut, ...]
-    ended_early: str
-    cost_s: float
-    cost_j: float
-    notes: tuple[str, ...]
+    result: Result  # Its result.
+    unit: str  # A unit of work.
+    measured: tuple[Measured, ...]  # The probes in their order.
+    left_out: tuple[LeftOut, ...]  # Settings that cannot be measured.
+    ended_early: str  # Why the search is not complete; empty if it is.
+    cost_s: float  # Time that it took; NaN if the work of the probes had to be done anyway.
+    cost_j: float  # Energy that it took; beyond the baseline's if the work had to be done anyway.
+    notes: tuple[str, ...]  # What a reader should know, in sentences without a full stop.
 
     @property
     def baseline(self) -> Probe:

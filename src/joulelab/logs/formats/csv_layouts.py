@@ -35,23 +35,14 @@ class _Column(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The columns of a tool's CSV.
+    """The columns of a tool's CSV."""
 
-    Attributes:
-        tool: Its name, for messages.
-        needs: Columns that only this tool's files have together.
-        time: Column of times.
-        columns: Columns of power or energy.
-        device: Column that distinguishes devices; its value replaces ``{}`` in components.
-        seconds: Whether times are seconds from the log's own start.
-    """
-
-    tool: str
-    needs: tuple[str, ...]
-    time: str
-    columns: tuple[_Column, ...]
-    device: str = ""
-    seconds: bool = False
+    tool: str  # Its name, for messages.
+    needs: tuple[str, ...]  # Columns that only this tool's files have together.
+    time: str  # Column of times.
+    columns: tuple[_Column, ...]  # Columns of power or energy.
+    device: str = ""  # Column that distinguishes devices; its value replaces ``{}`` in components.
+    seconds: bool = False  # Whether times are seconds from the log's own start.
 
     def read(self, log: LogText) -> Iterator[Reading]:
         """Read all rows of the known columns."""

@@ -32,29 +32,17 @@ _ARROWS = {"x": ("triangle-left", "triangle-right"), "y": ("triangle-down", "tri
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """An axis, over the views of a chart, which have one scale but each their own range.
+    """An axis, over the views of a chart, which have one scale but each their own range."""
 
-    Attributes:
-        along: ``"x"`` or ``"y"``.
-        value: Column of the estimates.
-        title: With the unit.
-        low: Column of the lower ends of intervals; empty for none.
-        high: Column of the upper ends.
-        zero: Whether a linear axis contains 0.
-        most: The greatest value that there can be.
-        also: Column of further values that are always within the range.
-        is_logarithmic: ``None`` for what suits the values.
-    """
-
-    along: str
-    value: str
-    title: str
-    low: str = ""
-    high: str = ""
-    zero: bool = False
-    most: float = math.inf
-    also: str = ""
-    is_logarithmic: bool | None = None
+    along: str  # ``"x"`` or ``"y"``.
+    value: str  # Column of the estimates.
+    title: str  # With the unit.
+    low: str = ""  # Column of the lower ends of intervals; empty for none.
+    high: str = ""  # Column of the upper ends.
+    zero: bool = False  # Whether a linear axis contains 0.
+    most: float = math.inf  # The greatest value that there can be.
+    also: str = ""  # Column of further values that are always within the range.
+    is_logarithmic: bool | None = None  # ``None`` for what suits the values.
 
     def framed(self, table: pd.DataFrame, by: Sequence[str]) -> tuple[pd.DataFrame, Framed]:
         """Add the range that is shown with each row, and the ends of intervals within it.

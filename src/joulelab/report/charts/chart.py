@@ -49,17 +49,11 @@ class NothingToDraw(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """The levels of a column; a reader sees one at a time.
+    """The levels of a column; a reader sees one at a time."""
 
-    Attributes:
-        column: Column of the chart's table.
-        title: What is selected.
-        levels: Value in the column to its name. The first is shown at first.
-    """
-
-    column: str
-    title: str
-    levels: Mapping[str, str]
+    column: str  # Column of the chart's table.
+    title: str  # What is selected.
+    levels: Mapping[str, str]  # Value in the column to its name. The first is shown at first.
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +90,12 @@ class Remark:
 
 @dataclass(frozen=True, slots=True)
 class Single:
-    """How a view of a single mark is stated in a sentence, which replaces the drawing.
+    """How a view of a single mark is stated in a sentence, which replaces the drawing."""
 
-    Attributes:
-        name: Column of what a mark is about.
-        text: Column of its value.
-        part: Column of the parts of a mark; empty for none.
-        parts: Value in this column to its name.
-    """
-
-    name: str = "model"
-    text: str = "text"
-    part: str = ""
-    parts: Mapping[str, str] = field(default_factory=dict)
+    name: str = "model"  # Column of what a mark is about.
+    text: str = "text"  # Column of its value.
+    part: str = ""  # Column of the parts of a mark; empty for none.
+    parts: Mapping[str, str] = field(default_factory=dict)  # Value in this column to its name.
 
     def sentence(self, rows: pd.DataFrame) -> str:
         """Return the sentence; empty unless all rows are about one mark.

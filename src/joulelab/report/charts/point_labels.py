@@ -140,25 +140,15 @@ pixels, and whether a line leads to it."""
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """Points of a plot whose width lies within a range.
+    """Points of a plot whose width lies within a range."""
 
-    Attributes:
-        at: Points as fractions of the plot from its top left. Shape: (points, 2).
-        names: Their names.
-        radii: Radii of points in pixels.
-        marks: What names should not cover.
-        widths: Least and greatest width of the plot in pixels.
-        height_px: Height of the plot.
-        is_right: Whether all names are right of their points.
-    """
-
-    at: Floats
-    names: Sequence[str]
-    radii: Floats
-    marks: Boxes
-    widths: tuple[float, float]
-    height_px: float
-    is_right: bool = False
+    at: Floats  # Points as fractions of the plot from its top left. Shape: (points, 2).
+    names: Sequence[str]  # Their names.
+    radii: Floats  # Radii of points in pixels.
+    marks: Boxes  # What names should not cover.
+    widths: tuple[float, float]  # Least and greatest width of the plot in pixels.
+    height_px: float  # Height of the plot.
+    is_right: bool = False  # Whether all names are right of their points.
 
     def positions(self) -> list[Position | None]:
         """Choose a position for each name that is free at every width."""
