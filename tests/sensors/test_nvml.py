@@ -188,6 +188,7 @@ class Clock:
         self.now_s += seconds
 
     perf_counter = staticmethod(time.perf_counter)
+    thread_time = staticmethod(time.thread_time)
 
 
 class LiveGpu(FakeGpu):
@@ -522,6 +523,33 @@ def test_the_counter_of_another_gpu_is_its_own(monkeypatch, name):
     [sensor], _ = discover_gpus()
     assert not any(channel.contains for channel in sensor.channels)
     sensor.close()
+
+
+@pytest.mark.parametrize(("gpus", "interval_s"), [(1, 0.89), (8, 7.11), (64, 8.0)])
+def test_counters_of_many_gpus_without_a_ring_share_a_part_of_a_core(
+    monkeypatch, gpus, interval_s
+):
+    """A call for the counter takes 4 ms of the processor. Programs still get it when they ask."""
+    no_ring = {"nvmlDeviceGetSamples"}
+    machine(monkeypatch, *(FakeGpu(f"GPU-{i}", unsupported=no_ring) for i in range(gpus)))
+    monkeypatch.setattr(nvml, "observe_periods", lambda scalars, handle: [0.1 for _ in scalars])
+    monkeypatch.setattr(
+        nvml, "cpu_s", lambda read, handle: 4e-3 if read(handle) == 5000.0 else 2e-6
+    )
+    sensors, _ = discover_gpus()
+    sensor = sensors[0]
+    counter = sources(sensor).index("nvml.energy_counter")
+    assert sensor.intervals_s[counter] == pytest.approx(interval_s, abs=0.01)
+    assert sensor.interval_s <= sensor.intervals_s[sources(sensor).index("nvml.power_usage")]
+    assert of(sensor, sensor.read(), "nvml.energy_counter")
+    read_s = time.monotonic()
+    assert not of(sensor, sensor.read(), "nvml.energy_counter")
+    sensor.request()
+    while not of(sensor, sensor.read(), "nvml.energy_counter"):
+        sensor.request()
+    assert gpus == 1 or time.monotonic() - read_s < interval_s / 2
+    for sensor in sensors:
+        sensor.close()
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,10 @@ class Recorder:
                 for channel in sensor.channels
             )
         }
+        for i in waiting:
+            sensor = self._sensors[i]
+            if isinstance(sensor, NvmlSensor):
+                sensor.request()
         begin_s = time.monotonic()
         answered: set[int] = set()
         while waiting:

@@ -136,16 +136,23 @@ class NvmlSensor:
             *(scalar.interval_s for scalar in self._scalars),
         ]
         self._due_ns = [0] * len(self._scalars)
+        self._due_if_requested_ns = [0] * len(self._scalars)
+        self._requestable_s = [scalar.interval_s for scalar in self._scalars]
+        self._requested = False
 
     def spare_processor(self, gpus: int) -> None:
         """Read as often as the processor time of the calls of several GPUs allows."""
-        if self._ring is None:
-            return
         calls_s = [cpu_s(scalar.read, self._handle) for scalar in self._scalars]
+        ring_s = 0.0 if self._ring is None else self._ring.cpu_s(self._handle)
         self.interval_s, self._scalars = paced(
-            self._ring.cpu_s(self._handle), list(zip(self._scalars, calls_s, strict=True)), gpus
+            ring_s, list(zip(self._scalars, calls_s, strict=True)), gpus
         )
-        self.intervals_s = [self.interval_s, *(scalar.interval_s for scalar in self._scalars)]
+        rings_s = [] if self._ring is None else [self.interval_s]
+        self.intervals_s = [*rings_s, *(scalar.interval_s for scalar in self._scalars)]
+
+    def request(self) -> None:
+        """Let the next reading include a counter that is the only source of energy."""
+        self._requested = self._ring is None
 
     def read(self) -> list[Reading | Gap]:
         """Return the ring's new readings, and one of each other channel that is due."""
@@ -158,6 +165,7 @@ class NvmlSensor:
                 return [Gap(now_ns, position, reason) for position in range(len(self.channels))]
         readings: list[Reading | Gap] = []
         failed = False
+        requested, self._requested = self._requested, False
         if self._ring is not None:
             try:
                 readings += self._ring.read(self._handle, 0)
@@ -165,11 +173,16 @@ class NvmlSensor:
                 readings.append(Gap(now_ns, 0, f"NVML: {error}"))
                 failed = True
         for position, scalar in enumerate(self._scalars):
-            if now_ns < self._due_ns[position]:
+            is_requested = requested and scalar.channel.gives_energy
+            due_ns = self._due_if_requested_ns if is_requested else self._due_ns
+            if now_ns < due_ns[position]:
                 continue
             # Half an interval of leeway: waking up slightly early must not skip a turn.
             wait_s = scalar.interval_s - self.interval_s / 2
             self._due_ns[position] = now_ns + int(wait_s * 1e9)
+            self._due_if_requested_ns[position] = now_ns + int(
+                self._requestable_s[position] * 1e9
+            )
             channel = self._first_scalar + position
             before_ns = time.monotonic_ns()
             try:
