@@ -55,6 +55,7 @@ class Prometheus:
                 f"--config.file={directory / 'prometheus.yml'}",
                 f"--storage.tsdb.path={directory / 'data'}",
                 f"--web.listen-address={self.address}",
+                "--scrape.discovery-reload-interval=100ms",  # Default: 5 s until the first scrape.
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -225,3 +225,12 @@ def test_a_counter_that_stands_still_is_not_measured(tmp_path):
         shown = followed.until(elapsed_s)
     assert set(shown) == {"gpu:0"}
     assert followed.counters.is_measured == {"gpu:0": True, "cpu:0": False}
+
+
+def test_a_slow_sensor_without_a_reading_soon_after_boot_is_not_up(tmp_path):
+    # It may be silent for longer than the machine has been running.
+    silent_s = ((BEGIN_S - 1, BEGIN_S + 60),)
+    slow = replace(POLLED, component="dram:0", update_period_s=300.0, lost_s=silent_s)
+    followed = Followed(tmp_path, (CPU, slow))
+    assert set(followed.until(5)) == {"cpu:0"}
+    assert followed.counters.is_up == {"cpu:0": True, "dram:0": False}

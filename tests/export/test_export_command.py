@@ -77,9 +77,24 @@ def test_only_the_metrics_and_an_index_are_served_and_sigterm_ends(served):
     assert not recorder.is_running()
 
 
-def test_a_file_is_written_once_and_is_whole(run, tmp_path):
-    path = tmp_path / "joulelab.prom"
-    assert run("export", "--textfile", path, "--once") == (0, "", "")
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A file that was written once, alone in its directory."""
+    directory = tmp_path_factory.mktemp("textfile")
+    path = directory / "joulelab.prom"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JOULELAB_SENSORS", SimulatedMachine.default().spec())
+        patch.setenv("JOULELAB_HOME", str(tmp_path_factory.mktemp("home")))
+        arguments = ["export", "--textfile", str(path), "--once"]
+        ended = subprocess.run(
+            [sys.executable, "-m", "joulelab", *arguments], check=False, capture_output=True
+        )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
+    return path
+
+
+def test_a_file_is_written_once_and_is_whole(written):
+    path = written
     text = path.read_text()
     (power_w,) = re.findall(r'joulelab_power_watts{component="dram:0".*} (.*)', text)
     (energy_j,) = re.findall(r'joulelab_energy_joules_total{component="dram:0".*} (.*)', text)
@@ -87,7 +102,7 @@ def test_a_file_is_written_once_and_is_whole(run, tmp_path):
     assert 2 < float(energy_j) < 600
     assert text.endswith("\n")
     assert path.stat().st_mode & 0o777 == 0o666 & ~get_umask()
-    assert [one.name for one in tmp_path.iterdir()] == ["joulelab.prom"]
+    assert [one.name for one in path.parent.iterdir()] == ["joulelab.prom"]
 
 
 def get_umask():
@@ -165,11 +180,9 @@ def test_a_missing_package_is_named_with_its_extra():
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="apt-get install prometheus")
-def test_prometheus_accepts_the_metrics_and_the_example(run, tmp_path):
-    path = tmp_path / "joulelab.prom"
-    run("export", "--textfile", path, "--once")
+def test_prometheus_accepts_the_metrics_and_the_example(written):
     for arguments, given in (
-        (["check", "metrics"], path.read_bytes()),
+        (["check", "metrics"], written.read_bytes()),
         (["check", "config", EXAMPLES / "prometheus.yml"], None),
     ):
         checked = subprocess.run(

@@ -53,7 +53,7 @@ with Meter(directory=sys.argv[1]) as meter:
         if os.path.exists(sys.argv[1] + ".stop"):
             break
 """
-SAMPLES = 9
+SAMPLES = 7
 
 
 class Watched:
@@ -126,6 +126,7 @@ def watched(tmp_path_factory):
     ):
         name = 'joulelab_run_energy_joules_total{run="job", component="gpu:0"}'
         wait_for(lambda: made.query(f"count_over_time({name}[1h]) >= {SAMPLES}"))
+        wait_for(lambda: made.exporter._machine._current.client.pid != made.first_pid)
         yield made
 
 

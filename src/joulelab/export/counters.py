@@ -22,7 +22,7 @@ from joulelab.recording.span_columns import Windows
 from joulelab.recording.trace import Timestamps, Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Provenance
-from joulelab.watch.follower import MARGIN_NS, NOW_S, TraceFollower
+from joulelab.watch.follower import MARGIN_NS, TraceFollower
 
 SETTLE_NS = 30 * 10**9
 """A stretch is settled when it is as long as this."""
@@ -86,7 +86,7 @@ class EnergyCounters:
         after: EnergyCounters | None = None,
     ) -> None:
         self._trace, self._start_ns, self._newest_ns = trace, start_ns, start_ns
-        self._timings = _timings(trace)
+        self._timings = trace.energy_timings()
         self.slowest_ns = max((one.current_ns for one in self._timings.values()), default=0)
         self.margin_ns = max(MARGIN_NS, self.slowest_ns)
         self._spans: SpanCounters | None = None
@@ -195,7 +195,7 @@ class EnergyCounters:
         timing, edge_ns = self._timings[name], self._edges_ns[name]
         latest_ns = int(t_ns[-1]) if t_ns.size else 0
         was_up = self.is_up.get(name)
-        self.is_up[name] = now_ns - latest_ns <= timing.patience_ns
+        self.is_up[name] = t_ns.size > 0 and now_ns - latest_ns <= timing.patience_ns
         if not self.is_up[name]:
             # What was read before the sensor was lost.
             return _Plan(name, [(edge_ns, latest_ns)] if was_up and latest_ns > edge_ns else [])
@@ -214,8 +214,9 @@ class EnergyCounters:
         if (settled_ns := _settled_until_ns(edge_ns, until_ns, settle_ns)) > edge_ns:
             settled.append((edge_ns, settled_ns))
         live = max(edge_ns, settled_ns), max(until_ns, edge_ns, settled_ns)
-        current = max(until_ns - timing.current_ns, self._start_ns), until_ns
-        return _Plan(name, settled, live, current)
+        # At first, and after a loss, power is that since the first reading.
+        since_ns = max(until_ns - timing.current_ns, self._start_ns, int(t_ns[0]))
+        return _Plan(name, settled, live, current=(min(since_ns, until_ns), until_ns))
 
     def _measure(self, plans: Sequence[_Plan], common_ns: int, settle_ns: int | None) -> None:
         """Measure what was planned, and the spans up to the time that all fast sensors reached."""
@@ -298,26 +299,6 @@ class _Plan(NamedTuple):
         """Return the edges of all stretches."""
         yield from self.settled
         yield from filter(None, (self.live, self.current))
-
-
-class _Timing(NamedTuple):
-    """How long a component may be silent, and the time of which its current power is the mean."""
-
-    patience_ns: int
-    current_ns: int
-
-
-def _timings(trace: TraceFollower) -> dict[str, _Timing]:
-    """Return the timing of each component, by the slowest of its sensors."""
-    found: dict[str, _Timing] = {}
-    for channel, timing in zip(trace.channels, trace.timings, strict=True):
-        if channel.gives_energy:
-            before = found.get(channel.component, _Timing(0, round(NOW_S * 1e9)))
-            found[channel.component] = _Timing(
-                max(before.patience_ns, timing.patience_ns),
-                max(before.current_ns, 2 * timing.resolution_ns),
-            )
-    return found
 
 
 def _times_ns(trace: Trace) -> dict[str, Timestamps]:

@@ -22,10 +22,10 @@ PROCESS_EVENTS = frozenset({"joined", "left", "cuda"})
 
 
 class Timing(NamedTuple):
-    """How long a channel may be silent, and the longest time that one reading stands for."""
+    """How long a sensor may be silent, and the time of which its current power is the mean."""
 
     patience_ns: int
-    resolution_ns: int
+    current_ns: int
 
 
 class TraceFollower(TraceReader):
@@ -43,12 +43,21 @@ class TraceFollower(TraceReader):
         self.timings = [
             Timing(
                 round(1e9 * max(LOST_S, LOST_INTERVALS * max(interval_s, one.update_period_s))),
-                round(1e9 * max(interval_s * one.polled, one.update_period_s)),
+                round(1e9 * max(NOW_S, 2 * max(interval_s * one.polled, one.update_period_s))),
             )
             for one, interval_s in zip(self.channels, intervals_s, strict=True)
         ]
         self.stop: Mapping[str, Any] | None = None
         self._kept_events: list[Mapping[str, Any]] = []
+
+    def energy_timings(self) -> dict[str, Timing]:
+        """Return the timing of each component's energy, by the slowest of its sensors."""
+        found: dict[str, Timing] = {}
+        for channel, timing in zip(self.channels, self.timings, strict=True):
+            if channel.gives_energy:
+                before = found.get(channel.component, timing)
+                found[channel.component] = Timing(*map(max, before, timing))
+        return found
 
     def read_events(self) -> None:
         """Read new events and spans."""

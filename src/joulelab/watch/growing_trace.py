@@ -30,7 +30,7 @@ from joulelab.forecast.sources import EPOCH, profile_of
 from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import SpanFold, TraceSpan, Window
 from joulelab.sensors.sensor import Quantity
-from joulelab.watch.follower import ALWAYS_NS, LOST_S, MARGIN_NS, NOW_S, TraceFollower
+from joulelab.watch.follower import ALWAYS_NS, MARGIN_NS, NOW_S, TraceFollower
 from joulelab.watch.running_energy import (
     FinishedSpans,
     PowerHistory,
@@ -91,13 +91,10 @@ class GrowingTrace:
         self._measures_energy = any(channel.gives_energy for channel in channels)
         # A slower meter around the total must not delay the view.
         self._added = Nesting.of(one for one in channels if one.gives_energy).added
-        timings = [
-            timing
-            for one, timing in zip(channels, self._reader.timings, strict=True)
-            if one.gives_energy and one.component in self._added
-        ]
-        self._lost_ns = max((round(LOST_S * 1e9), *(one.patience_ns for one in timings)))
-        self._now_ns = max((round(NOW_S * 1e9), *(2 * one.resolution_ns for one in timings)))
+        found = self._reader.energy_timings()
+        timings = [timing for name, timing in found.items() if name in self._added]
+        self._lost_ns = max((one.patience_ns for one in timings), default=MARGIN_NS)
+        self._now_ns = max((one.current_ns for one in timings), default=0)
         self._history = PowerHistory(self.start_ns)
         self._finished = FinishedSpans()
         self._running = RunningEnergy(self._read, self.start_ns, self._finished)
