@@ -62,7 +62,7 @@ UNITS = {
     help="Test the sensors for a minute with a load of its own: do they agree, and how exact and "
     "how fast are they? Exit with 1 if one contradicts another.",
 )
-@click.option("--add", "kind", type=click.Choice(KINDS), metavar="KIND",
+@click.option("--add", "kind", type=click.Choice([*KINDS]), metavar="KIND",
     help=f"Try a meter of the whole machine and save it: {', '.join(KINDS)}.")  # fmt: skip
 @click.option("--name", metavar="NAME", help="Name of the meter to add.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",

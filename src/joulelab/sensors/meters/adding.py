@@ -13,15 +13,7 @@ from urllib.parse import urlsplit
 import tomli_w
 
 from joulelab.errors import UserError
-from joulelab.sensors.meters.entries import (
-    AnyEntry,
-    CommandEntry,
-    IpmiEntry,
-    RedfishEntry,
-    parse_entry,
-    read_tables,
-    sensors_file,
-)
+from joulelab.sensors.meters.entries import Entry, parse_entry, read_tables, sensors_file
 from joulelab.sensors.meters.polling import MeterSensor, open_meter
 from joulelab.sensors.sensor import Channel, Quantity, Reading
 from joulelab.storage import make_private_directories, write_whole, writing
@@ -97,7 +89,7 @@ def try_meter(name: str, table: dict[str, Any]) -> Trial:
     """
     entry = parse_entry(name, table, sensors_file())
     variants = [table]
-    if isinstance(entry, RedfishEntry) and not {"energy", "power_supplies"} & table.keys():
+    if entry.kind == "redfish" and not {"energy", "power_supplies"} & table.keys():
         # What a controller may have, best first.
         variants = [table | {"energy": True}, table, table | {"power_supplies": MOST_SUPPLIES}]
     reason = "it gave no value"
@@ -109,16 +101,16 @@ def try_meter(name: str, table: dict[str, Any]) -> Trial:
                 return _trial(name, variant, sensor, readings)
         finally:
             sensor.close()
-    is_program = isinstance(entry, (CommandEntry, IpmiEntry))
+    is_program = entry.kind in ("command", "ipmi")
     hint = "run it in a shell" if is_program else "check that it answers in a browser"
     raise UserError(f"no reading from {describe_address(entry)}", why=reason, hint=hint)
 
 
-def describe_address(entry: AnyEntry) -> str:
+def describe_address(entry: Entry) -> str:
     """Return where a meter is, without what may be secret."""
-    if isinstance(entry, CommandEntry):
+    if entry.command:
         return entry.command[0]
-    if isinstance(entry, IpmiEntry):
+    if entry.kind == "ipmi":
         return f"the controller {entry.address}" if entry.address else "this machine's controller"
     url = entry.url
     return f"{url.hostname}:{url.port}" if url.port else str(url.hostname)

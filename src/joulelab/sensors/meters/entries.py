@@ -15,9 +15,9 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
@@ -51,11 +51,47 @@ _COMPONENT = (
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
-class Entry(
-    msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, tag_field="kind"
-):
-    """What every meter may have; docs/reference/sensors.md describes the fields of all kinds."""
+class Kind(NamedTuple):
+    """A kind of meter.
 
+    Shelly's meters are specified to 1 %, the chips of Tasmota's (HLW8012, BL0937, CSE7766) to 1 to
+    2 %, but many are not calibrated. Power supplies report over PMBus within 5 % at full load
+    (rectangular, 2.9 %). Steps are those of Tasmota's ``WattRes`` 0 and ``EnergyRes`` 3 (its
+    defaults), Shelly's Gen1 watt-minutes (Gen2 counts 0.001 Wh), and kWh with three decimals.
+    """
+
+    fields: tuple[str, ...]  # Besides those that every meter may have.
+    required: str = "address"
+    uncertainty: float = 0.02  # Standard uncertainty of the scale (k = 1).
+    step_w: float = 0.0
+    step_j: float = 0.0
+    is_server: bool = False
+
+
+_LOGIN = ("address", "user", "password_env", "password_file")
+_HTTP = (*_LOGIN, "verify", "ca_file")
+_TOKEN = ("token_env", "token_file")
+_VALUES = ("power", "energy", "power_unit", "energy_unit", "scale")
+KINDS = {
+    "tasmota": Kind(_HTTP, step_w=1.0, step_j=3600.0),
+    "shelly": Kind((*_HTTP, "relay"), uncertainty=0.01, step_w=0.1, step_j=60.0),
+    "redfish": Kind(
+        (*_HTTP, *_TOKEN, "chassis", "energy", "power_supplies"),
+        uncertainty=0.03, step_w=1.0, step_j=3600.0, is_server=True,
+    ),
+    "ipmi": Kind(
+        (*_LOGIN, "interface", "sensor"),
+        required="kind", uncertainty=0.03, step_w=1.0, is_server=True,
+    ),
+    "http-json": Kind((*_HTTP, *_TOKEN, *_VALUES, "headers")),
+    "command": Kind((*_VALUES, "command", "power_pattern", "energy_pattern"), required="command"),
+}  # fmt: skip
+
+
+class Entry(msgspec.Struct, kw_only=True, frozen=True):
+    """A meter; docs/reference/sensors.md describes its fields, and of which kinds they are."""
+
+    kind: str
     component: Annotated[str, Meta(pattern=_COMPONENT)] | None = None
     contains: tuple[Text, ...] | None = None
     interval_s: Annotated[float, Meta(ge=0.1, le=3600)] = 1.0
@@ -68,16 +104,40 @@ class Entry(
     resolution_j: Positive | None = None
     uncertainty_pct: Annotated[float, Meta(ge=0, le=100)] | None = None
     max_power_w: Positive | None = None
+    # From here on, only some kinds have a field.
+    address: Text | None = None
+    user: Text | None = None
+    password_env: Text | None = None
+    password_file: Text | None = None
+    token_env: Text | None = None
+    token_file: Text | None = None
+    verify: bool = True
+    ca_file: Text | None = None
+    headers: dict[Text, Text] = {}
+    relay: Index = 0
+    chassis: Text | None = None
+    power_supplies: Annotated[int, Meta(ge=0, le=16)] = 0
+    interface: Text | None = None
+    sensor: Text | None = None
+    command: Annotated[tuple[Text, ...], Meta(min_length=1)] | None = None
+    power: str | None = None
+    energy: str | bool | None = None  # A path; of Redfish, whether it counts energy.
+    power_pattern: Text | None = None
+    energy_pattern: Text | None = None
+    power_unit: Unit = "W"
+    energy_unit: Unit = "J"
+    scale: Finite = 1.0
 
-    is_server: ClassVar[bool] = False
-    uncertainty: ClassVar[float] = 0.02
-    """Standard uncertainty of the scale (k = 1)."""
-    step_w: ClassVar[float] = 0.0
-    step_j: ClassVar[float] = 0.0
+    @property
+    def url(self) -> SplitResult:
+        """The address as a URL with a scheme."""
+        address = self.address or ""
+        scheme = "https" if self.kind == "redfish" else "http"
+        return urlsplit(address if "://" in address else f"{scheme}://{address}")
 
     def component_of(self, name: str) -> str:
         """Return the component that the meter of this name measures."""
-        return self.component or ("node" if self.is_server else f"plug:{name}")
+        return self.component or ("node" if KINDS[self.kind].is_server else f"plug:{name}")
 
     def contained_in(self, component: str) -> tuple[str, ...]:
         """Return what its component contains."""
@@ -86,109 +146,7 @@ class Entry(
         return CONTAINS.get(component.partition(":")[0], ())
 
 
-class LoginEntry(Entry, kw_only=True, frozen=True):
-    """A meter that may want a password."""
-
-    user: Text | None = None
-    password_env: Text | None = None
-    password_file: Text | None = None
-
-
-class HttpEntry(LoginEntry, kw_only=True, frozen=True):
-    """A meter that is read over HTTP."""
-
-    address: Text
-    verify: bool = True
-    ca_file: Text | None = None
-
-    default_scheme: ClassVar[str] = "http"
-
-    @property
-    def url(self) -> SplitResult:
-        """The address as a URL with a scheme."""
-        has_scheme = "://" in self.address
-        return urlsplit(self.address if has_scheme else f"{self.default_scheme}://{self.address}")
-
-
-class TasmotaEntry(HttpEntry, kw_only=True, frozen=True, tag="tasmota"):
-    """A plug with the Tasmota firmware, ``WattRes`` 0 and ``EnergyRes`` 3 (its defaults).
-
-    Its chips (HLW8012, BL0937, CSE7766) are specified to 1 to 2 %, but many are not calibrated.
-    """
-
-    step_w: ClassVar[float] = 1.0
-    step_j: ClassVar[float] = 3600.0
-
-
-class ShellyEntry(HttpEntry, kw_only=True, frozen=True, tag="shelly"):
-    """A Shelly plug or relay of any generation, specified to 1 %. Gen1 counts watt-minutes."""
-
-    relay: Index = 0
-
-    uncertainty: ClassVar[float] = 0.01
-    step_w: ClassVar[float] = 0.1
-    step_j: ClassVar[float] = 60.0
-
-
-class RedfishEntry(HttpEntry, kw_only=True, frozen=True, tag="redfish"):
-    """A server's management controller that speaks Redfish; it may count kWh to three decimals.
-
-    Power supplies report over PMBus within 5 % at full load (rectangular, 2.9 %).
-    """
-
-    chassis: Text | None = None
-    energy: bool = False
-    power_supplies: Annotated[int, Meta(ge=0, le=16)] = 0
-    token_env: Text | None = None
-    token_file: Text | None = None
-
-    is_server: ClassVar[bool] = True
-    default_scheme: ClassVar[str] = "https"
-    uncertainty: ClassVar[float] = 0.03
-    step_w: ClassVar[float] = 1.0
-    step_j: ClassVar[float] = 3600.0
-
-
-class JsonEntry(HttpEntry, kw_only=True, frozen=True, tag="http-json"):
-    """Any meter that answers a GET request with JSON."""
-
-    power: str | None = None
-    energy: str | None = None
-    power_unit: Unit = "W"
-    energy_unit: Unit = "J"
-    scale: Finite = 1.0
-    headers: dict[Text, Text] = {}
-    token_env: Text | None = None
-    token_file: Text | None = None
-
-
-class CommandEntry(Entry, kw_only=True, frozen=True, tag="command"):
-    """A command that prints JSON or text."""
-
-    command: Annotated[tuple[Text, ...], Meta(min_length=1)]
-    power: str | None = None
-    energy: str | None = None
-    power_unit: Unit = "W"
-    energy_unit: Unit = "J"
-    scale: Finite = 1.0
-    power_pattern: Text | None = None
-    energy_pattern: Text | None = None
-
-
-class IpmiEntry(LoginEntry, kw_only=True, frozen=True, tag="ipmi"):
-    """A server's management controller, read with ``ipmitool``; without an address, this one's."""
-
-    address: Text | None = None
-    interface: Text | None = None
-    sensor: Text | None = None
-
-    is_server: ClassVar[bool] = True
-    uncertainty: ClassVar[float] = 0.03
-    step_w: ClassVar[float] = 1.0
-
-
-AnyEntry = TasmotaEntry | ShellyEntry | RedfishEntry | JsonEntry | CommandEntry | IpmiEntry
-KINDS = ("tasmota", "shelly", "redfish", "ipmi", "http-json", "command")
+_COMMON = Entry.__struct_fields__[: Entry.__struct_fields__.index("address")]
 
 
 def sensors_file() -> Path:
@@ -210,7 +168,7 @@ def read_tables(path: Path) -> dict[str, Any]:
         raise UserError(f"cannot read {path}", why=str(error), hint="fix the file") from error
 
 
-def parse_entry(name: str, table: Any, path: Path) -> AnyEntry:
+def parse_entry(name: str, table: Any, path: Path) -> Entry:
     """Check one table of a file of meters.
 
     Raises:
@@ -224,45 +182,52 @@ def parse_entry(name: str, table: Any, path: Path) -> AnyEntry:
     if not isinstance(table, dict):
         hint = f'write a table: [{name}] with kind = "tasmota", address = "..."'
         raise UserError(f"{where} is not a table", hint=hint)
-    if table.get("kind") not in KINDS:
+    kind = table.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
         raise UserError(f"{where} has no known kind", hint=f"choose from {', '.join(KINDS)}")
+    fields = (*_COMMON, *KINDS[kind].fields)
+    hint = "fix the entry"
     try:
-        entry: AnyEntry = convert(table, AnyEntry)  # type: ignore[arg-type]
-        _check(entry)
-    except (InvalidData, ValueError) as error:
-        reason = str(error).replace("Object missing required field", "it has no")
-        reason = reason.replace("Object contains unknown field", "it has an unknown field")
-        kind = next(one for one in get_args(AnyEntry) if one.__struct_config__.tag == table["kind"])
-        strange = [key for key in table if key not in (*kind.__struct_fields__, "kind")]
-        hint = nearest(strange[0], kind.__struct_fields__) if strange else "fix the entry"
-        raise UserError(f"{where} is wrong", why=reason, hint=hint) from None
+        if strange := [key for key in table if key not in fields]:
+            hint = nearest(strange[0], fields)
+            raise ValueError(f"it has an unknown field {strange[0]}")
+        if KINDS[kind].required not in table:
+            raise ValueError(f"it has no {KINDS[kind].required}")
+        entry = convert(table, Entry)
+        _check(entry, KINDS[kind].fields)
+    except ValueError as error:
+        raise UserError(f"{where} is wrong", why=str(error), hint=hint) from None
     return entry
 
 
-def _check(entry: AnyEntry) -> None:
+def _check(entry: Entry, fields: Sequence[str]) -> None:
     """Raise a ``ValueError`` for what the types of fields do not show."""
-    if isinstance(entry, HttpEntry):
+    if "verify" in fields:
         _check_url(entry.url)
-    if isinstance(entry, LoginEntry):
-        if entry.user is None and (entry.password_env or entry.password_file):
-            raise ValueError("it has a password and no user")
-        if entry.user is not None and not (entry.password_env or entry.password_file):
-            raise ValueError("it has a user and neither password_env nor password_file")
-    if isinstance(entry, (JsonEntry, CommandEntry)):
-        pattern = [getattr(entry, f"{what}_pattern", None) for what in ("power", "energy")]
-        for one in filter(None, pattern):
-            try:
-                groups = re.compile(one).groups
-            except re.error as error:
-                raise ValueError(f"the pattern {one!r} is wrong: {error}") from None
-            if groups != 1:
-                raise ValueError(f"the pattern {one!r} needs exactly one group")
-        if entry.power is None and entry.energy is None and not any(pattern):
-            raise ValueError("it has neither power nor energy: give the path to one of them")
-        if entry.power_unit not in POWER_UNITS or entry.energy_unit in POWER_UNITS:
-            raise ValueError("power_unit must be a unit of power, energy_unit one of energy")
-        if entry.scale <= 0:
-            raise ValueError("scale must be positive")
+    has_password = bool(entry.password_env or entry.password_file)
+    if has_password and entry.user is None:
+        raise ValueError("it has a password and no user")
+    if entry.user is not None and not has_password:
+        raise ValueError("it has a user and neither password_env nor password_file")
+    wanted = bool if entry.kind == "redfish" else str
+    if not isinstance(entry.energy, wanted | None):
+        raise ValueError(f"energy must be {'true or false' if wanted is bool else 'a path'}")
+    if "scale" not in fields:
+        return
+    patterns = [one for one in (entry.power_pattern, entry.energy_pattern) if one]
+    for one in patterns:
+        try:
+            groups = re.compile(one).groups
+        except re.error as error:
+            raise ValueError(f"the pattern {one!r} is wrong: {error}") from None
+        if groups != 1:
+            raise ValueError(f"the pattern {one!r} needs exactly one group")
+    if entry.power is None and entry.energy is None and not patterns:
+        raise ValueError("it has neither power nor energy: give the path to one of them")
+    if entry.power_unit not in POWER_UNITS or entry.energy_unit in POWER_UNITS:
+        raise ValueError("power_unit must be a unit of power, energy_unit one of energy")
+    if entry.scale <= 0:
+        raise ValueError("scale must be positive")
 
 
 def _check_url(url: SplitResult) -> None:
@@ -275,7 +240,7 @@ def _check_url(url: SplitResult) -> None:
         )
 
 
-def read_entries(path: Path | None = None) -> tuple[dict[str, AnyEntry], dict[str, UserError]]:
+def read_entries(path: Path | None = None) -> tuple[dict[str, Entry], dict[str, UserError]]:
     """Read a file of meters: those that are right, and an error for each that is not, by name.
 
     The error of a file that cannot be read has the file's name.
@@ -294,7 +259,7 @@ def read_entries(path: Path | None = None) -> tuple[dict[str, AnyEntry], dict[st
     return entries, errors
 
 
-def secret(entry: Any, what: str) -> str | None:
+def secret(entry: Entry, what: str) -> str | None:
     """Return the password or token that an entry names; ``None`` if it names none.
 
     Raises:

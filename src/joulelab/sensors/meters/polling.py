@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 
 from joulelab.errors import UserError
 from joulelab.format import printable
-from joulelab.sensors.meters.entries import AnyEntry, Entry, RedfishEntry, absence, read_entries
+from joulelab.sensors.meters.entries import KINDS, Entry, absence, read_entries
 from joulelab.sensors.meters.readers import Reader, Value, open_reader, quantities
 from joulelab.sensors.meters.replies import MeterError
 from joulelab.sensors.plausibility import implausible, max_power_w
@@ -131,7 +131,7 @@ def _checked(channel: Channel, value: Value, t_ns: int, position: int) -> Readin
     return Reading(t_ns, position, value)
 
 
-def open_meter(name: str, entry: AnyEntry) -> MeterSensor:
+def open_meter(name: str, entry: Entry) -> MeterSensor:
     """Make the sensor of an entry. Nothing is sent yet.
 
     Raises:
@@ -158,20 +158,20 @@ def open_configured(kinds: Collection[str]) -> tuple[list[MeterSensor], list[Abs
     return sensors, absent
 
 
-def channels_of(name: str, entry: AnyEntry) -> list[Channel]:
+def channels_of(name: str, entry: Entry) -> list[Channel]:
     """Return the channels of a meter."""
-    source = f"{type(entry).__struct_config__.tag}.{name}"
+    kind, source = KINDS[entry.kind], f"{entry.kind}.{name}"
     percent = entry.uncertainty_pct
     period_s = entry.update_period_s or entry.interval_s
     delay_s, delay_uncertainty_s = _delay(entry, period_s)
     steps = {
-        Quantity.POWER: entry.resolution_w or entry.step_w,
-        Quantity.ENERGY: entry.resolution_j or entry.step_j,
+        Quantity.POWER: entry.resolution_w or kind.step_w,
+        Quantity.ENERGY: entry.resolution_j or kind.step_j,
     }
     found = []
     for position, quantity in enumerate(quantities(entry)):
         is_power = quantity is Quantity.POWER
-        is_supply = isinstance(entry, RedfishEntry) and entry.power_supplies
+        is_supply = entry.power_supplies > 0
         component = f"psu:{position}" if is_supply else entry.component_of(name)
         found.append(
             Channel(
@@ -185,7 +185,7 @@ def channels_of(name: str, entry: AnyEntry) -> list[Channel]:
                 polled=True,
                 time_uncertainty_s=delay_uncertainty_s,
                 resolution=steps[quantity],
-                gain_uncertainty=entry.uncertainty if percent is None else percent / 100,
+                gain_uncertainty=kind.uncertainty if percent is None else percent / 100,
                 # A steady power is rounded the same way each time (rectangular, GUM 4.3.7).
                 offset_uncertainty_w=steps[quantity] / math.sqrt(12) if is_power else 0.0,
                 # A counter misses nothing between two readings. One whose steps are far apart comes

@@ -7,7 +7,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from joulelab.sensors.meters.replies import MeterError
@@ -16,7 +16,7 @@ LARGEST_OUTPUT_BYTES = 1 << 20
 _SHOWN = 160
 
 
-def run_program(command: Sequence[str], timeout_s: float, secrets: Mapping[str, str]) -> str:
+def run_program(command: Sequence[str], timeout_s: float, secrets: dict[str, str]) -> str:
     """Return what a program prints. It is killed with its children when the time is over.
 
     Args:

@@ -16,17 +16,7 @@ from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
-from joulelab.sensors.meters.entries import (
-    FACTORS,
-    AnyEntry,
-    CommandEntry,
-    IpmiEntry,
-    JsonEntry,
-    RedfishEntry,
-    ShellyEntry,
-    TasmotaEntry,
-    secret,
-)
+from joulelab.sensors.meters.entries import FACTORS, Entry, secret
 from joulelab.sensors.meters.http_client import HttpClient, NoAnswerError, NotFoundError
 from joulelab.sensors.meters.programs import run_program
 from joulelab.sensors.meters.replies import MeterError, number_at, number_in, parse_reply
@@ -151,50 +141,48 @@ class ProgramReader(Reader):
         return {"update_period_s": float(found[1])} if found and is_period else {}
 
 
-def quantities(entry: AnyEntry) -> list[Quantity]:
+def quantities(entry: Entry) -> list[Quantity]:
     """Return what each channel of a meter measures, in order."""
-    if isinstance(entry, RedfishEntry):
-        if entry.power_supplies:
-            return [Quantity.POWER] * entry.power_supplies
-        return [Quantity.POWER, Quantity.ENERGY] if entry.energy else [Quantity.POWER]
-    if isinstance(entry, (JsonEntry, CommandEntry)):
+    if entry.kind in ("http-json", "command"):
         return [one.quantity for one in _values_of(entry)]
-    if isinstance(entry, IpmiEntry):
-        return [Quantity.POWER]
-    return [Quantity.POWER, Quantity.ENERGY]
+    if entry.power_supplies:
+        return [Quantity.POWER] * entry.power_supplies
+    has_counter = entry.energy or entry.kind in ("tasmota", "shelly")
+    return [Quantity.POWER, Quantity.ENERGY] if has_counter else [Quantity.POWER]
 
 
-def open_reader(entry: AnyEntry) -> Reader:
+def open_reader(entry: Entry) -> Reader:
     """Make the reader of a meter. Nothing is sent.
 
     Raises:
         UserError: Its password or token is missing.
     """
     password, token = secret(entry, "password"), secret(entry, "token")
-    if isinstance(entry, CommandEntry):
+    if entry.command:
         run = partial(run_program, entry.command, entry.timeout_s, {})
         return ProgramReader(run, partial(_printed, _values_of(entry)))
-    if isinstance(entry, IpmiEntry):
+    if entry.kind == "ipmi":
         # In the arguments every user could read it.
         secrets = {"IPMI_PASSWORD": password} if password else {}
         run = partial(run_program, _ipmitool(entry), entry.timeout_s, secrets)
         return ProgramReader(run, parse_ipmi)
-    headers = dict(entry.headers) if isinstance(entry, JsonEntry) else {}
-    if token:
-        is_redfish = isinstance(entry, RedfishEntry)
-        headers |= {"X-Auth-Token": token} if is_redfish else {"Authorization": f"Bearer {token}"}
+    headers = dict(entry.headers)
+    if token and entry.kind == "redfish":
+        headers["X-Auth-Token"] = token
+    elif token:
+        headers["Authorization"] = f"Bearer {token}"
     client = HttpClient(
         entry.url, entry.timeout_s, headers=headers, verify=entry.verify, ca_file=entry.ca_file
     )
-    if entry.user and password and not isinstance(entry, TasmotaEntry):
+    if entry.user and password and entry.kind != "tasmota":
         client.user = entry.user, password
-    if isinstance(entry, RedfishEntry):
-        return HttpReader(client, partial(_redfish_pages, entry, client))
-    if isinstance(entry, TasmotaEntry):
-        pages = [_tasmota_page(entry.user, password)]
-    else:
-        pages = _shelly_pages(entry) if isinstance(entry, ShellyEntry) else [_json_page(entry)]
-    return HttpReader(client, lambda: pages)
+    pages: Callable[[], Iterable[Page]] = {
+        "tasmota": lambda: [_tasmota_page(entry.user, password)],
+        "shelly": lambda: _shelly_pages(entry.relay),
+        "redfish": lambda: _redfish_pages(entry, client),
+        "http-json": lambda: [_json_page(entry)],
+    }[entry.kind]
+    return HttpReader(client, pages)
 
 
 class _Wanted(NamedTuple):
@@ -206,13 +194,13 @@ class _Wanted(NamedTuple):
     pattern: str | None
 
 
-def _values_of(entry: JsonEntry | CommandEntry) -> list[_Wanted]:
+def _values_of(entry: Entry) -> list[_Wanted]:
     found = [
         _Wanted(
             quantity,
             FACTORS[getattr(entry, f"{what}_unit")] * entry.scale,
             getattr(entry, what),
-            getattr(entry, f"{what}_pattern", None),
+            getattr(entry, f"{what}_pattern"),
         )
         for quantity, what in ((Quantity.POWER, "power"), (Quantity.ENERGY, "energy"))
     ]
@@ -234,7 +222,7 @@ def _printed(wanted: Sequence[_Wanted], text: str) -> list[Value]:
     return found
 
 
-def _json_page(entry: JsonEntry) -> Page:
+def _json_page(entry: Entry) -> Page:
     url = entry.url
     target = (url.path or "/") + (f"?{url.query}" if url.query else "")
     return Page(target, [[Place(one.path or "", one.factor)] for one in _values_of(entry)])
@@ -249,8 +237,7 @@ def _tasmota_page(user: str | None, password: str | None) -> Page:
     return Page(f"/cm?{query}", places)
 
 
-def _shelly_pages(entry: ShellyEntry) -> list[Page]:
-    relay = entry.relay
+def _shelly_pages(relay: int) -> list[Page]:
     meter = f"meters[{relay}]."
     switch = [[Place("apower")], [Place("aenergy.total", FACTORS["Wh"])]]
     phases = [
@@ -271,7 +258,7 @@ def _shelly_pages(entry: ShellyEntry) -> list[Page]:
     ]
 
 
-def _redfish_pages(entry: RedfishEntry, client: HttpClient) -> Iterator[Page]:
+def _redfish_pages(entry: Entry, client: HttpClient) -> Iterator[Page]:
     metrics = [
         [Place("PowerWatts.Reading")],
         [Place("EnergyJoules.Reading"), Place("EnergykWh.Reading", FACTORS["kWh"])],
@@ -329,7 +316,7 @@ def _members(client: HttpClient, collection: str) -> list[str]:
     return [path.rstrip("/") for path in paths if path.startswith("/")]
 
 
-def _ipmitool(entry: IpmiEntry) -> list[str]:
+def _ipmitool(entry: Entry) -> list[str]:
     command = ["ipmitool"]
     interface = entry.interface or ("lanplus" if entry.address else None)
     if interface:
