@@ -23,21 +23,14 @@ BASES = ("average", "marginal")
 
 @dataclass(frozen=True, slots=True)
 class NetworkIntensity:
-    """Energy of a kind of network per byte, J, with the range of what is published.
+    """Energy of a kind of network per byte, J, with the range of what is published."""
 
-    Attributes:
-        access: ``"fixed"``, ``"mobile"`` (both include the core) or ``"core"``.
-        basis: ``"average"``: all energy of the network over all data; ``"marginal"``: what more
-            data adds to it.
-        sources: Publications with their years.
-    """
-
-    access: str
-    basis: str
+    access: str  # ``"fixed"``, ``"mobile"`` (both include the core) or ``"core"``.
+    basis: str  # ``"average"``: all energy over all data; ``"marginal"``: what more data adds.
     j_per_byte: float
     low: float
     high: float
-    sources: tuple[str, ...]
+    sources: tuple[str, ...]  # Publications with their years.
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,25 +38,15 @@ USUAL_KNOBS = ("batch_size", "precision")
 
 @dataclass(frozen=True, slots=True)
 class WorkOptions:
-    """What the user asked for.
+    """What the user asked for."""
 
-    Attributes:
-        levels: Levels of each knob; none for the usual ones.
-        search: Creates the search over knobs.
-        max_slowdown: Accepted slow-down.
-        window_s: Least time of steady work in a probe.
-        out: Directory for results.
-        as_json: Whether to print JSON.
-        dry_run: Whether to measure the baseline alone, and only list what would be tried.
-    """
-
-    levels: Mapping[str, Sequence[Level]]
-    search: Callable[[Sequence[Knob]], Search]
-    max_slowdown: float
-    window_s: float
-    out: Path | None
-    as_json: bool
-    dry_run: bool = False
+    levels: Mapping[str, Sequence[Level]]  # Levels of each knob; none for the usual ones.
+    search: Callable[[Sequence[Knob]], Search]  # Creates the search over knobs.
+    max_slowdown: float  # Accepted slow-down.
+    window_s: float  # Least time of steady work in a probe.
+    out: Path | None  # Directory for results.
+    as_json: bool  # Whether to print JSON.
+    dry_run: bool = False  # Whether to measure the baseline alone, and list what would be tried.
 
 
 def tune_plan(plan: str, overrides: Sequence[str], options: WorkOptions) -> None:

@@ -35,21 +35,13 @@ IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a guard needs to know.
+    """What a guard needs to know."""
 
-    Attributes:
-        states: What was found on each device. The guard does not rely on the files.
-        locks: Descriptors of their lock files: a device stays locked until it is restored.
-        connection: Descriptor of the socket to the parent.
-        parent: Its pid.
-        own_values: What JouleLab has already set, by the control's name.
-    """
-
-    states: tuple[SavedState, ...]
-    locks: tuple[Count, ...]
-    connection: Count
-    parent: Pid
-    own_values: dict[str, list[float]]
+    states: tuple[SavedState, ...]  # What was found on each device; the files are not relied on.
+    locks: tuple[Count, ...]  # Descriptors of lock files: a device is locked until it is restored.
+    connection: Count  # Descriptor of the socket to the parent.
+    parent: Pid  # Its pid.
+    own_values: dict[str, list[float]]  # What JouleLab has already set, by the control's name.
 
 
 class Guard:

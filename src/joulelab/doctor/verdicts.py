@@ -97,29 +97,17 @@ class SourceCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentCheck:
-    """What can be trusted of one component.
+    """What can be trusted of one component."""
 
-    Attributes:
-        component: Its name.
-        source: The sources that its energy comes from.
-        verdict: The kind of the verdict.
-        text: The verdict as text.
-        shortest_span_s: Spans of this length and longer have about the interval of long ones.
-        uncertainty: Relative half-width of the 95 % interval of their energy.
-        idle_w: Mean power in the pause.
-        load_w: Mean power under load.
-        follows_load: Whether power rose under a load on it; ``None`` if that is unknown.
-    """
-
-    component: str
-    source: str
-    verdict: Verdict
-    text: str
-    shortest_span_s: float = math.nan
-    uncertainty: float = math.nan
-    idle_w: float = math.nan
-    load_w: float = math.nan
-    follows_load: bool | None = None
+    component: str  # Its name.
+    source: str  # The sources that its energy comes from.
+    verdict: Verdict  # The kind of the verdict.
+    text: str  # The verdict as text.
+    shortest_span_s: float = math.nan  # Longer spans have about the same relative interval.
+    uncertainty: float = math.nan  # Relative half-width of the 95 % interval of their energy.
+    idle_w: float = math.nan  # Mean power in the pause.
+    load_w: float = math.nan  # Mean power under load.
+    follows_load: bool | None = None  # Whether a load on it raised its power; ``None`` if unknown.
 
 
 @dataclass(frozen=True)

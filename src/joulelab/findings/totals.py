@@ -17,29 +17,17 @@ from joulelab.uncertain import UncertainValue
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """The finished runs of a study on one machine, and what their phases used in total.
+    """The finished runs of a study on one machine, and what their phases used in total."""
 
-    Attributes:
-        study: The study.
-        machine: Its machine; ``None`` if it was not recorded.
-        runs: The finished runs.
-        gross: Gross energy of all phases whose energy is known, J; NaN without any.
-        net: Net energy, J; NaN unless it is known of each of them.
-        duration_s: Length of all phases.
-        phases: Gross energy in J and length in s of each phase.
-        enclosures: Meters around the components, over all phases, next to their parts.
-        sources: Each component and where its energy comes from, for example ``"measured"``.
-    """
-
-    study: Study
-    machine: Machine | None
-    runs: tuple[Run, ...]
-    gross: UncertainValue
-    net: UncertainValue
-    duration_s: float
-    phases: dict[str, tuple[float, float]]
-    sources: frozenset[tuple[str, str]]
-    enclosures: tuple[Enclosure, ...] = ()
+    study: Study  # The study.
+    machine: Machine | None  # Its machine; ``None`` if it was not recorded.
+    runs: tuple[Run, ...]  # The finished runs.
+    gross: UncertainValue  # Gross energy of all phases whose energy is known, J; NaN without any.
+    net: UncertainValue  # Net energy, J; NaN unless it is known of each of them.
+    duration_s: float  # Length of all phases.
+    phases: dict[str, tuple[float, float]]  # Gross energy in J and length in s of each phase.
+    sources: frozenset[tuple[str, str]]  # Provenance of each component, for example ``"measured"``.
+    enclosures: tuple[Enclosure, ...] = ()  # Meters around the components, with their parts.
 
 
 def study_totals(study: Study) -> list[Total]:

@@ -185,23 +185,14 @@ class ClientRound:
 
 @dataclass(frozen=True)
 class FederatedEnergy:
-    """The energy of federated learning, in parts that add up to that of the job.
+    """The energy of federated learning, in parts that add up to that of the job."""
 
-    Attributes:
-        clients: One for each client and round, in this order.
-        server_j: Energy of each round while no client of the server's host computed.
-        outside_j: Energy before, between and after the rounds.
-        others_j: What other programs on the same machines used, where it is known.
-        total: Energy of all hosts; the sum of the above.
-        notes: What limits the values, as sentences without a full stop.
-    """
-
-    clients: tuple[ClientRound, ...]
-    server_j: Mapping[int, float]
-    outside_j: float
-    others_j: float
-    total: Energy
-    notes: tuple[str, ...] = ()
+    clients: tuple[ClientRound, ...]  # One for each client and round, in this order.
+    server_j: Mapping[int, float]  # Energy of each round while no client of its host computed.
+    outside_j: float  # Energy before, between and after the rounds.
+    others_j: float  # What other programs on the same machines used, where it is known.
+    total: Energy  # Energy of all hosts; the sum of the above.
+    notes: tuple[str, ...] = ()  # What limits the values, as sentences without a full stop.
 
     @property
     def by_client(self) -> dict[str, ClientRound]:

@@ -37,23 +37,14 @@ MOST_CACHED = 0.05
 
 @dataclass(frozen=True, slots=True)
 class MeasuredLevel:
-    """A level that ran.
+    """A level that ran."""
 
-    Attributes:
-        load: Its requests.
-        start_ns: When it began, CLOCK_MONOTONIC.
-        stop_ns: When it ended.
-        client_cpu_s: CPU time of the load generator.
-        before: What the server had counted before; ``None`` if it does not count.
-        after: What it had counted after.
-    """
-
-    load: LevelLoad
-    start_ns: int
-    stop_ns: int
-    client_cpu_s: float
-    before: ServerCounters | None
-    after: ServerCounters | None
+    load: LevelLoad  # Its requests.
+    start_ns: int  # When it began, CLOCK_MONOTONIC.
+    stop_ns: int  # When it ended.
+    client_cpu_s: float  # CPU time of the load generator.
+    before: ServerCounters | None  # What the server counted before; ``None`` if it does not count.
+    after: ServerCounters | None  # What it had counted after.
 
 
 def level_result(

@@ -90,29 +90,17 @@ _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 
 @dataclass(slots=True)
 class Reply:
-    """What came back for one request. Times are CLOCK_MONOTONIC, ns.
+    """What came back for one request. Times are CLOCK_MONOTONIC, ns."""
 
-    Attributes:
-        prompt: The prompt.
-        wanted_tokens: Number of tokens to generate.
-        start_ns: When the request was sent.
-        stop_ns: When the last chunk with a choice arrived, or the request failed.
-        chunk_ns: When each chunk with text arrived.
-        counts: The tokens that the server counted; NaN where it did not.
-        error: Why it failed; empty if it did not.
-        was_answered: Whether the server began to answer: what failed before cost it nothing.
-        status: HTTP status; 0 if there was none.
-    """
-
-    prompt: str = ""
-    wanted_tokens: int = 0
-    start_ns: int = 0
-    stop_ns: int = 0
-    chunk_ns: list[int] = field(default_factory=list)
-    counts: ReplyCounts = NO_COUNTS
-    error: str = ""
-    was_answered: bool = False
-    status: int = 0
+    prompt: str = ""  # The prompt.
+    wanted_tokens: int = 0  # Number of tokens to generate.
+    start_ns: int = 0  # When the request was sent.
+    stop_ns: int = 0  # When the last chunk with a choice arrived, or the request failed.
+    chunk_ns: list[int] = field(default_factory=list)  # When each chunk with text arrived.
+    counts: ReplyCounts = NO_COUNTS  # The tokens that the server counted; NaN where it did not.
+    error: str = ""  # Why it failed; empty if it did not.
+    was_answered: bool = False  # Whether the server began to answer: a failure before is free.
+    status: int = 0  # HTTP status; 0 if there was none.
 
     @property
     def output_tokens(self) -> int:

@@ -69,15 +69,10 @@ class Prompt(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tokenizer:
-    """How many tokens a server counts in a prompt of :data:`WORDS`.
+    """How many tokens a server counts in a prompt of :data:`WORDS`."""
 
-    Attributes:
-        per_word: Tokens of a word, on average.
-        overhead: Tokens that every prompt has, for example the first one and those of a template.
-    """
-
-    per_word: float = 1.0
-    overhead: float = 0.0
+    per_word: float = 1.0  # Tokens of a word, on average.
+    overhead: float = 0.0  # Tokens of every prompt, for example the first one and a template's.
 
     @classmethod
     def through(cls, short: tuple[int, float], long: tuple[int, float]) -> Tokenizer:

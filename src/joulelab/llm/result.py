@@ -82,27 +82,16 @@ class SteadyState:
 
 @dataclass(frozen=True, slots=True)
 class LlmResult:
-    """The energy of a server's requests.
+    """The energy of a server's requests."""
 
-    Attributes:
-        requests: The requests, on the clock of the readings.
-        energy: Gross, idle and net energy by component, from the first start to the last stop.
-        cost: Marginal joules per token over all components.
-        gross_j_per_output_token: Gross energy over all output tokens.
-        component_costs: Marginal joules per token of each component.
-        steady_state: ``None`` if the server never was full, or only for a moment.
-        per_request: Energy of each request; ``None`` without idle power.
-        notes: What was assumed, and what limits the result.
-    """
-
-    requests: RequestLog
-    energy: Energy
-    cost: TokenCost
-    gross_j_per_output_token: Ratio
-    component_costs: dict[str, TokenCost]
-    steady_state: SteadyState | None
-    per_request: RequestEnergies | None
-    notes: tuple[str, ...] = ()
+    requests: RequestLog  # The requests, on the clock of the readings.
+    energy: Energy  # Gross, idle and net energy by component, from first start to last stop.
+    cost: TokenCost  # Marginal joules per token over all components.
+    gross_j_per_output_token: Ratio  # Gross energy over all output tokens.
+    component_costs: dict[str, TokenCost]  # Marginal joules per token of each component.
+    steady_state: SteadyState | None  # ``None`` if the server never was full, or only for a moment.
+    per_request: RequestEnergies | None  # Energy of each request; ``None`` without idle power.
+    notes: tuple[str, ...] = ()  # What was assumed, and what limits the result.
 
     def shifted(self, offset_s: float) -> Self:
         """Return the same result on a clock that shows ``offset_s`` more."""

@@ -33,41 +33,23 @@ _TWO_MATRICES = ("gpt2", "gpt_neo", "gpt_neox", "gptj", "opt", "bloom", "phi", "
 
 @dataclass(frozen=True, slots=True)
 class LanguageConfig:
-    """Sizes of a language model that generates text.
+    """Sizes of a language model that generates text."""
 
-    Attributes:
-        kind: Its architecture, as transformers names it, for example ``llama``.
-        layers: Transformer blocks.
-        hidden_size: Width of the residual stream.
-        heads: Query heads of each layer.
-        kv_heads: Key and value heads of each layer.
-        head_dim: Width of a head.
-        vocabulary: Rows of the embedding.
-        max_tokens: Longest context; ``None`` if the configuration does not limit it.
-        sliding_window: Tokens that attention looks back in layers with a window; ``None``: all.
-        experts: Experts of each mixture; 0 for a dense model.
-        experts_per_token: Of those, the number that process a token; 0 for a dense model.
-        feed_forward: Width of the feed-forward network between its matrices, or of one expert's.
-        gated: Whether the feed-forward network has a third matrix, whose result is a factor.
-        tied_embeddings: Whether the embedding is also the matrix that computes the scores.
-        dtype: Data type of the published weights, for example ``bfloat16``; empty if not stated.
-    """
-
-    kind: str
-    layers: int
-    hidden_size: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocabulary: int
-    max_tokens: int | None
-    sliding_window: int | None
-    experts: int
-    experts_per_token: int
-    feed_forward: int
-    gated: bool
-    tied_embeddings: bool
-    dtype: str
+    kind: str  # Its architecture, as transformers names it, for example ``llama``.
+    layers: int  # Transformer blocks.
+    hidden_size: int  # Width of the residual stream.
+    heads: int  # Query heads of each layer.
+    kv_heads: int  # Key and value heads of each layer.
+    head_dim: int  # Width of a head.
+    vocabulary: int  # Rows of the embedding.
+    max_tokens: int | None  # Longest context; ``None`` if the configuration does not limit it.
+    sliding_window: int | None  # Tokens that attention with a window looks back; ``None``: all.
+    experts: int  # Experts of each mixture; 0 for a dense model.
+    experts_per_token: int  # Of those, the number that process a token; 0 for a dense model.
+    feed_forward: int  # Width of the feed-forward network between its matrices, or of one expert's.
+    gated: bool  # Whether the feed-forward network has a third matrix, whose result is a factor.
+    tied_embeddings: bool  # Whether the embedding is also the matrix that computes the scores.
+    dtype: str  # Data type of the published weights, for example ``bfloat16``; empty if not stated.
 
     @property
     def cache_values_per_token(self) -> int:

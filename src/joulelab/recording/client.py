@@ -49,17 +49,11 @@ PIPE_READ = 1 << 16
 
 
 class RecorderOptions(NamedTuple):
-    """What to record.
+    """What to record."""
 
-    Attributes:
-        sensors: The sensors to read; ``None``: all that the process may use.
-        interval_s: How often at least.
-        before: What network interfaces counted when the program began; default: now.
-    """
-
-    sensors: Sequence[str] | None
-    interval_s: float | None
-    before: InterfaceBytes | None = None
+    sensors: Sequence[str] | None  # The sensors to read; ``None``: all that the process may use.
+    interval_s: float | None  # How often at least.
+    before: InterfaceBytes | None = None  # What interfaces had counted at first; default: now.
 
 
 def open_recorder(

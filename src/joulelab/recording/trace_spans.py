@@ -50,23 +50,15 @@ class Window:
 
 
 class TraceSpan(NamedTuple):
-    """A span as a trace has it. For its times see :class:`Window`.
-
-    Attributes:
-        stop_ns: ``None`` while the span is open.
-        key: Process and index; unique within a trace.
-        parent: Key of the enclosing span; ``None`` for an outermost span.
-        thread: Thread in which the span began, as ``threading.get_ident`` names it.
-        attributes: Whatever else the program attached to the span.
-    """
+    """A span as a trace has it. For its times see :class:`Window`."""
 
     name: str
     start_ns: int
-    stop_ns: int | None
-    key: Key
-    parent: Key | None = None
-    thread: int = 0
-    attributes: Mapping[str, Any] = MappingProxyType({})
+    stop_ns: int | None  # ``None`` while the span is open.
+    key: Key  # Process and index; unique within a trace.
+    parent: Key | None = None  # Key of the enclosing span; ``None`` for an outermost span.
+    thread: int = 0  # Thread in which the span began, as ``threading.get_ident`` names it.
+    attributes: Mapping[str, Any] = MappingProxyType({})  # What else the program attached to it.
     device_start_ns: int | None = None
     device_stop_ns: int | None = None
     device_uncertainty_ns: int = 0

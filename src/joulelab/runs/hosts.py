@@ -261,25 +261,15 @@ def gather(
 
 @dataclass(frozen=True)
 class JobEnergies:
-    """The energies of a job, without its recordings.
+    """The energies of a job, without its recordings."""
 
-    Attributes:
-        hosts: Directories of the recordings of each host.
-        ranks: The ranks that were recorded.
-        batch_jobs: Steps that were recorded of each job of a batch system.
-        missing: As of :class:`DistributedJob`.
-        doubled: Likewise.
-        total: Likewise.
-        spans: Energy of the time in which at least one rank was in a span of each name.
-    """
-
-    hosts: Mapping[str, Sequence[Path]]
-    ranks: tuple[int, ...]
-    batch_jobs: Mapping[str, Sequence[str | None]]
-    missing: tuple[str, ...]
-    doubled: tuple[str, ...]
-    total: Energy
-    spans: Mapping[str, Energy]
+    hosts: Mapping[str, Sequence[Path]]  # Directories of the recordings of each host.
+    ranks: tuple[int, ...]  # The ranks that were recorded.
+    batch_jobs: Mapping[str, Sequence[str | None]]  # Recorded steps of each job of a batch system.
+    missing: tuple[str, ...]  # As of :class:`DistributedJob`.
+    doubled: tuple[str, ...]  # Likewise.
+    total: Energy  # Likewise.
+    spans: Mapping[str, Energy]  # Energy while at least one rank was in a span of each name.
 
 
 def add_up(

@@ -85,19 +85,12 @@ def shared_energies(run: Run) -> list[Energy]:
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """What other processes used during several runs.
+    """What other processes used during several runs."""
 
-    Attributes:
-        total: Number of runs.
-        runs: Names of the affected ones.
-        components: What the others used.
-        users: Names of their programs, the most frequent first; empty if they were not recorded.
-    """
-
-    total: int
-    runs: tuple[str, ...]
-    components: tuple[str, ...]
-    users: tuple[str, ...]
+    total: int  # Number of runs.
+    runs: tuple[str, ...]  # Names of the affected ones.
+    components: tuple[str, ...]  # What the others used.
+    users: tuple[str, ...]  # Their programs' names, most frequent first; empty if not recorded.
 
     @classmethod
     def of(cls, energies: Iterable[tuple[str, Energy]]) -> Self | None:

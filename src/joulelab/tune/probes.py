@@ -17,21 +17,13 @@ Settings = Mapping[str, Level]
 
 @dataclass(frozen=True, slots=True)
 class Knob:
-    """A setting that a search may change.
+    """A setting that a search may change."""
 
-    Attributes:
-        name: With underscores, for example ``"power_limit"`` or ``"batch_size"``.
-        levels: Possible values, in order if they are numbers.
-        baseline: The level without tuning; one of ``levels``.
-        unit: For example ``"W"``; empty if it has none.
-        is_limit: Whether a higher level never takes longer, as for power limits and clocks.
-    """
-
-    name: str
-    levels: tuple[Level, ...]
-    baseline: Level
-    unit: str = ""
-    is_limit: bool = False
+    name: str  # With underscores, for example ``"power_limit"`` or ``"batch_size"``.
+    levels: tuple[Level, ...]  # Possible values, in order if they are numbers.
+    baseline: Level  # The level without tuning; one of ``levels``.
+    unit: str = ""  # For example ``"W"``; empty if it has none.
+    is_limit: bool = False  # Whether a higher level never takes longer, as for limits and clocks.
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,25 +38,15 @@ class FrontPoint:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The outcome of a search.
+    """The outcome of a search."""
 
-    Attributes:
-        settings: The choice; equal to ``baseline`` if no settings are significantly better.
-        baseline: The settings without tuning.
-        saving: Part of the baseline's energy that the choice saves; negative if it uses more.
-        slowdown: Additional time for a unit of work, as a part of the baseline's.
-        probes: Number of measurements, those of the baseline included.
-        front: The settings worth choosing from, the fastest first.
-        reason: Why these settings, in one sentence.
-    """
-
-    settings: Settings
-    baseline: Settings
-    saving: Estimate
-    slowdown: Estimate
-    probes: int
-    front: tuple[FrontPoint, ...]
-    reason: str
+    settings: Settings  # The choice; equal to ``baseline`` if no settings are significantly better.
+    baseline: Settings  # The settings without tuning.
+    saving: Estimate  # Part of the baseline's energy that it saves; negative if it uses more.
+    slowdown: Estimate  # Additional time for a unit of work, as a part of the baseline's.
+    probes: int  # Number of measurements, those of the baseline included.
+    front: tuple[FrontPoint, ...]  # The settings worth choosing from, the fastest first.
+    reason: str  # Why these settings, in one sentence.
 
     def to_json(self) -> dict[str, Any]:
         """Convert to the dictionary that ``joulelab tune --json`` prints."""

@@ -29,17 +29,11 @@ _SWEEPS = 3
 
 
 class Scales(NamedTuple):
-    """What the noise and drift of a value may be, and what they most likely are (natural logs).
+    """What the noise and drift of a value may be, and what they most likely are (natural logs)."""
 
-    Attributes:
-        noises: Standard deviations of the noise.
-        usual_noise: The most likely one before anything is measured.
-        drifts: Standard deviations of the drift.
-    """
-
-    noises: tuple[float, ...] = (0.001, 0.003, 0.006, 0.01, 0.02, 0.04)
-    usual_noise: float = 0.006
-    drifts: tuple[float, ...] = (0.0, 0.01, 0.03)
+    noises: tuple[float, ...] = (0.001, 0.003, 0.006, 0.01, 0.02, 0.04)  # Deviations of the noise.
+    usual_noise: float = 0.006  # The most likely one before anything is measured.
+    drifts: tuple[float, ...] = (0.0, 0.01, 0.03)  # Standard deviations of the drift.
 
 
 class Surface:

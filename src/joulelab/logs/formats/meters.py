@@ -43,19 +43,12 @@ Reader = Callable[[LogText], Iterator[Reading]]
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """The log of a tool.
+    """The log of a tool."""
 
-    Attributes:
-        tool: Its name, for messages.
-        matches: Whether the first lines of a file are of this format.
-        read: Its reader.
-        timed: How to record times, for an error if the log has none.
-    """
-
-    tool: str
-    matches: Callable[[Sequence[str]], bool]
-    read: Reader
-    timed: str = ""
+    tool: str  # Its name, for messages.
+    matches: Callable[[Sequence[str]], bool]  # Whether first lines of a file are of this format.
+    read: Reader  # Its reader.
+    timed: str = ""  # How to record times, for an error if the log has none.
 
 
 @dataclass(frozen=True, slots=True)

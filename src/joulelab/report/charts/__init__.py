@@ -82,23 +82,14 @@ def _fitted(chart: Chart, units: str) -> Chart:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """One view of a chart, as a file.
+    """One view of a chart, as a file."""
 
-    Attributes:
-        chart: Name of the chart.
-        name: Name of its files, without ending.
-        heading: What it shows, for example ``"Training"``; may be empty.
-        specification: Vega-Lite with its data and configuration; empty if it is a sentence.
-        sentence: What stands in place of a drawing of a single mark.
-        images: Format to content, once it is rendered.
-    """
-
-    chart: str
-    name: str
-    heading: str
-    specification: Mapping[str, Any]
-    sentence: str = ""
-    images: Mapping[str, bytes] = field(default_factory=dict)
+    chart: str  # Name of the chart.
+    name: str  # Name of its files, without ending.
+    heading: str  # What it shows, for example ``"Training"``; may be empty.
+    specification: Mapping[str, Any]  # Vega-Lite with data and configuration; empty for a sentence.
+    sentence: str = ""  # What stands in place of a drawing of a single mark.
+    images: Mapping[str, bytes] = field(default_factory=dict)  # Format to content, once rendered.
 
     @property
     def data_uri(self) -> str:
