@@ -49,15 +49,6 @@ def normal_interval(
 class UncertainValue:
     """A value and its standard uncertainties by cause.
 
-    Attributes:
-        value: In any unit; NaN if it was not measured.
-        shared: Signed standard uncertainty for each cause that may affect other values too, for
-            example the gain of a sensor, in the unit of ``value``.
-        own: Standard uncertainty from everything that affects this value alone.
-        simulated: Whether a simulated sensor contributed to it.
-        least: Limit below which its interval does not reach, for example 0 for an energy.
-        most: Limit above which its interval does not reach.
-
     Example:
         >>> a, b = UncertainValue(110.0, {"gain": 11.0}), UncertainValue(100.0, {"gain": 10.0})
         >>> (a + b).uncertainty, (a - b).uncertainty
@@ -66,12 +57,15 @@ class UncertainValue:
         (0.0, 29.59964)
     """
 
-    value: float = 0.0
+    value: float = 0.0  # In any unit; NaN if it was not measured.
+    # Signed standard uncertainty for each cause that may affect other values too, for example the
+    # gain of a sensor, in the unit of ``value``.
     shared: Mapping[Hashable, float] = field(default_factory=dict)
-    own: float = 0.0
-    simulated: bool = False
+    own: float = 0.0  # Standard uncertainty from everything that affects this value alone.
+    simulated: bool = False  # Whether a simulated sensor contributed to it.
+    # Limit below which its interval does not reach, for example 0 for an energy.
     least: float = -math.inf
-    most: float = math.inf
+    most: float = math.inf  # Limit above which its interval does not reach.
 
     @classmethod
     def total(cls, values: Iterable[UncertainValue]) -> Self:

@@ -11,25 +11,17 @@ from joulelab.format import number
 
 @dataclass(frozen=True, slots=True)
 class Control(ABC):
-    """A setting of a device. It holds no state: the driver or the kernel does.
+    """A setting of a device. It holds no state: the driver or the kernel does."""
 
-    Attributes:
-        name: ``"power_limit"``, ``"clock"`` or ``"memory_clock"`` of a GPU, or
-            ``"cpu_power_limit"``. Controls of several devices have the same name.
-        component: What it belongs to, for example ``"gpu:0"``.
-        device: Identifies the device on this machine: a UUID, or a path of sysfs.
-        unit: ``"W"`` or ``"MHz"``.
-        low: The lowest value that can be set.
-        high: The highest value that can be set.
-        levels: The only values that can be set, in ascending order; empty if all are possible.
-    """
-
+    # ``"power_limit"``, ``"clock"`` or ``"memory_clock"`` of a GPU, or ``"cpu_power_limit"``.
+    # Controls of several devices have the same name.
     name: str
-    component: str
-    device: str
-    unit: str
-    low: float
-    high: float
+    component: str  # What it belongs to, for example ``"gpu:0"``.
+    device: str  # Identifies the device on this machine: a UUID, or a path of sysfs.
+    unit: str  # ``"W"`` or ``"MHz"``.
+    low: float  # The lowest value that can be set.
+    high: float  # The highest value that can be set.
+    # The only settable values, ascending; empty if all are possible.
     levels: tuple[float, ...] = ()
 
     @property

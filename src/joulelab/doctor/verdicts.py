@@ -64,35 +64,22 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class SourceCheck:
-    """What the readings of one source show. What they do not show is NaN.
+    """What the readings of one source show. What they do not show is NaN."""
 
-    Attributes:
-        component: What it measures.
-        source: Its channel.
-        provenance: Measured, estimated or simulated.
-        quantity: Power or energy.
-        readings: Number of readings, gaps excluded.
-        gaps: Number of failed readings.
-        update_period_s: Time between two new values, as observed; not shorter than between two
-            readings.
-        resolution: Smallest step of the value, W or J.
-        noise_w: Standard deviation of single readings in the pause; for a counter, of the power
-            between two. An estimate has none.
-        delay_s: How late readings follow the load, beyond their averaging window.
-        window_s: Averaging window with which the load explains the readings best.
-    """
-
-    component: str
-    source: str
-    provenance: Provenance
-    quantity: Quantity
-    readings: int
-    gaps: int
+    component: str  # What it measures.
+    source: str  # Its channel.
+    provenance: Provenance  # Measured, estimated or simulated.
+    quantity: Quantity  # Power or energy.
+    readings: int  # Number of readings, gaps excluded.
+    gaps: int  # Number of failed readings.
+    # Time between two new values, as observed; not shorter than between two readings.
     update_period_s: float = math.nan
-    resolution: float = math.nan
+    resolution: float = math.nan  # Smallest step of the value, W or J.
+    # Standard deviation of single readings in the pause; for a counter, of the power between two.
+    # An estimate has none.
     noise_w: float = math.nan
-    delay_s: float = math.nan
-    window_s: float = math.nan
+    delay_s: float = math.nan  # How late readings follow the load, beyond their averaging window.
+    window_s: float = math.nan  # Averaging window with which the load explains the readings best.
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -143,47 +143,30 @@ _JSON_FIELDS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """An answer to a question, with its interval. Unknown values are NaN.
+    """An answer to a question, with its interval. Unknown values are NaN."""
 
-    Attributes:
-        id: Stable over studies, for example ``"spearman.train.net.macs_per_parameter"``.
-        question: What a reader asks.
-        statement: One to three sentences made from the values: the answer, its uncertainty, and
-            what would reduce it. Never claims more than the interval supports.
-        answer: One sentence that can stand alone; by default the first of the statement.
-        estimate: The value that answers the question.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        n: Number of independent points (models, pairs or repeats, as the statement says).
-        unit: Unit of the estimate; ``"1"`` for a plain number.
-        study: Label of its study; empty for a finding over several.
-        setting: The levels of the factors that vary, for example ``"batch size 128"``.
-        figure: Name of the figure that shows it; empty for none.
-        detail: Whether it is one of a family (for example one correlation of many), which a page
-            lists in a table.
-        groups: The groups of comparable rows that it is about; empty for all.
-        phase: ``"train"`` or ``"infer"``; empty for both.
-        quantity: ``"net"``, ``"gross"`` or ``"time"``; empty for none or all.
-        significant: Whether what it states is significant, after the correction for all that is
-            tested with it; ``None`` if nothing was tested.
-    """
-
-    id: str
-    question: str
+    id: str  # Stable over studies, for example ``"spearman.train.net.macs_per_parameter"``.
+    question: str  # What a reader asks.
+    # One to three sentences made from the values: the answer, its uncertainty, and what would
+    # reduce it. Never claims more than the interval supports.
     statement: str
-    answer: str = ""
-    estimate: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-    n: int = 0
-    unit: str = "1"
-    study: str = ""
-    setting: str = ""
-    figure: str = ""
+    answer: str = ""  # One sentence that can stand alone; by default the first of the statement.
+    estimate: float = math.nan  # The value that answers the question.
+    low: float = math.nan  # Lower end of its 95 % interval.
+    high: float = math.nan  # Upper end.
+    n: int = 0  # Number of independent points (models, pairs or repeats, as the statement says).
+    unit: str = "1"  # Unit of the estimate; ``"1"`` for a plain number.
+    study: str = ""  # Label of its study; empty for a finding over several.
+    setting: str = ""  # The levels of the factors that vary, for example ``"batch size 128"``.
+    figure: str = ""  # Name of the figure that shows it; empty for none.
+    # Whether it is one of a family (for example one correlation of many), which a page lists in a
+    # table.
     detail: bool = False
-    groups: tuple[int, ...] = ()
-    phase: str = ""
-    quantity: str = ""
+    groups: tuple[int, ...] = ()  # The groups of comparable rows that it is about; empty for all.
+    phase: str = ""  # ``"train"`` or ``"infer"``; empty for both.
+    quantity: str = ""  # ``"net"``, ``"gross"`` or ``"time"``; empty for none or all.
+    # Whether what it states is significant, after the correction for all that is tested with it;
+    # ``None`` if nothing was tested.
     significant: bool | None = None
 
     @classmethod

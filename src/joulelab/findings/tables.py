@@ -48,30 +48,23 @@ ROWS_AT_A_TIME = 2000
 class StudyTables:
     """Studies and their tables: everything that findings, charts and pages are made from.
 
-    Attributes:
-        studies: The studies, as read from disk.
-        runs: One row per finished run and phase, see :func:`run_table`.
-        epochs: One row per epoch, see :func:`epoch_table`.
-        summary: One row per model, phase and setting: means over repeats with intervals, see
-            :func:`joulelab.findings.summary.summary`.
-        measurements: The summary with its groups of comparable rows, which findings and charts
-            read; see :func:`joulelab.findings.summary.measurements`.
-        idle: One row per idle measurement and component, see :func:`idle_table`.
-        failures: One row per failed or damaged run, see :func:`failure_table`.
-
     Example:
         >>> tables = StudyTables.of([])
         >>> len(tables.runs), "gross_j" in tables.summary
         (0, True)
     """
 
-    studies: tuple[Study, ...]
-    runs: pd.DataFrame
-    epochs: pd.DataFrame
+    studies: tuple[Study, ...]  # The studies, as read from disk.
+    runs: pd.DataFrame  # One row per finished run and phase, see :func:`run_table`.
+    epochs: pd.DataFrame  # One row per epoch, see :func:`epoch_table`.
+    # One row per model, phase and setting: means over repeats with intervals, see
+    # :func:`joulelab.findings.summary.summary`.
     summary: pd.DataFrame
+    # The summary with its groups of comparable rows, which findings and charts read; see
+    # :func:`joulelab.findings.summary.measurements`.
     measurements: pd.DataFrame
-    idle: pd.DataFrame
-    failures: pd.DataFrame
+    idle: pd.DataFrame  # One row per idle measurement and component, see :func:`idle_table`.
+    failures: pd.DataFrame  # One row per failed or damaged run, see :func:`failure_table`.
 
     @classmethod
     def read(cls, directories: Sequence[str | Path]) -> Self:

@@ -42,32 +42,22 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True)
 class LevelResult:
-    """The result of one level of load.
+    """The result of one level of load."""
 
-    Attributes:
-        level: The load on the server.
-        requests: Those that it worked on, failed ones included, on the clock of the readings.
-        failures: Number of failed requests by reason, those included that it refused.
-        first_token: Times from sending a request to its first token.
-        between_tokens: Times between the chunks of a reply.
-        latency: Times from sending a request to its last token.
-        client_cpu_s: CPU time of the load generator.
-        energy: The energy of the requests; ``None`` if none was measured.
-        cost: Gross energy per output token, J, comparable with that of other levels; NaN if it was
-            not measured. In a closed loop, that while the server was full.
-        notes: What limits the values.
-    """
-
-    level: Level
+    level: Level  # The load on the server.
+    # Those that it worked on, failed ones included, on the clock of the readings.
     requests: RequestLog
+    # Number of failed requests by reason, those included that it refused.
     failures: Mapping[str, int]
-    first_token: Percentiles
-    between_tokens: Percentiles
-    latency: Percentiles
-    client_cpu_s: float
-    energy: LlmResult | None = None
+    first_token: Percentiles  # Times from sending a request to its first token.
+    between_tokens: Percentiles  # Times between the chunks of a reply.
+    latency: Percentiles  # Times from sending a request to its last token.
+    client_cpu_s: float  # CPU time of the load generator.
+    energy: LlmResult | None = None  # The energy of the requests; ``None`` if none was measured.
+    # Gross energy per output token, J, comparable with that of other levels; NaN if it was not
+    # measured. In a closed loop, that while the server was full.
     cost: UncertainValue = field(default_factory=lambda: UncertainValue(math.nan))
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # What limits the values.
 
     @property
     def duration_s(self) -> float:

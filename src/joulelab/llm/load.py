@@ -54,25 +54,16 @@ class Extent:
 
 @dataclass(slots=True)
 class LevelLoad:
-    """The requests of a level, growing while it runs.
+    """The requests of a level, growing while it runs."""
 
-    Attributes:
-        level: The load on the server.
-        extent: How long the level lasts.
-        started: Number of requests so far.
-        replies: The finished ones, failed ones included, in the order in which they ended.
-        output_tokens: Tokens of the finished ones.
-        failures_in_a_row: Number of failed ones since the last that did not fail.
-        notes: What limits the level.
-    """
-
-    level: Level
-    extent: Extent
-    started: int = 0
+    level: Level  # The load on the server.
+    extent: Extent  # How long the level lasts.
+    started: int = 0  # Number of requests so far.
+    # The finished ones, failed ones included, in the order in which they ended.
     replies: list[Reply] = field(default_factory=list)
-    output_tokens: int = 0
-    failures_in_a_row: int = 0
-    notes: list[str] = field(default_factory=list)
+    output_tokens: int = 0  # Tokens of the finished ones.
+    failures_in_a_row: int = 0  # Number of failed ones since the last that did not fail.
+    notes: list[str] = field(default_factory=list)  # What limits the level.
 
     @property
     def in_flight(self) -> int:

@@ -34,22 +34,14 @@ NAMED = 3  # Requests that a note names.
 
 @dataclass(frozen=True, slots=True)
 class PowerSource:
-    """Readings of power.
+    """Readings of power."""
 
-    Attributes:
-        trace: The readings.
-        zero_s: What the clock of the requests shows at time 0 of the trace, if they are not in
-            Unix time.
-        unix_zero_s: Unix time at time 0 of the trace; NaN if it is unknown.
-        baseline: Idle power that was measured; ``None``: to be taken from before and after.
-        notes: What was assumed in reading them.
-    """
-
-    trace: Trace
-    zero_s: float
-    unix_zero_s: float
+    trace: Trace  # The readings.
+    zero_s: float  # The requests' clock at time 0 of the trace, if it is not Unix time.
+    unix_zero_s: float  # Unix time at time 0 of the trace; NaN if it is unknown.
+    # Measured idle power; ``None``: to be taken from before and after.
     baseline: Baseline | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # What was assumed in reading them.
 
     @classmethod
     def of_log(cls, log: Log, idle: Sequence[ImportedSpan] = ()) -> Self:

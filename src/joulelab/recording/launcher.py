@@ -76,28 +76,19 @@ _JOB_NAMES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """A process's rank in the job that a launcher started. ``None`` where it is not stated.
+    """A process's rank in the job that a launcher started. ``None`` where it is not stated."""
 
-    Attributes:
-        launcher: ``"torchrun"``, ``"slurm"``, ``"openmpi"``, ``"pmix"``, ``"mpich"`` or ``"ray"``.
-        job: Identifies the job among those of this launcher, equal on all hosts.
-        agent: Identifies it among jobs of that name on this host, if the launcher's name is not
-            unique; otherwise ``None``.
-        rank: Among all processes of the job.
-        local_rank: Among those on this host.
-        world_size: Number of processes of the job.
-        node: This host's number among those of the job.
-        nodes: Number of hosts of the job.
-    """
-
+    # ``"torchrun"``, ``"slurm"``, ``"openmpi"``, ``"pmix"``, ``"mpich"`` or ``"ray"``.
     launcher: str
-    job: str
+    job: str  # Identifies the job among those of this launcher, equal on all hosts.
+    # Identifies it among jobs of that name on this host, if the launcher's name is not unique;
+    # otherwise ``None``.
     agent: str | None = None
-    rank: int | None = None
-    local_rank: int | None = None
-    world_size: int | None = None
-    node: int | None = None
-    nodes: int | None = None
+    rank: int | None = None  # Among all processes of the job.
+    local_rank: int | None = None  # Among those on this host.
+    world_size: int | None = None  # Number of processes of the job.
+    node: int | None = None  # This host's number among those of the job.
+    nodes: int | None = None  # Number of hosts of the job.
 
     def to_json(self) -> dict[str, Any]:
         """Convert to a plain dictionary; ``Launch(**data)`` is the inverse."""

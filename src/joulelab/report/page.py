@@ -30,24 +30,16 @@ FINDINGS = "findings.json"
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a report wrote.
+    """What a report wrote."""
 
-    Attributes:
-        page: The HTML file.
-        figures: SVG, PNG and PDF of each chart, and its rows as CSV.
-        results: ``results.parquet``, ``results.csv`` and ``epochs.parquet``, and of studies with
-            factors ``effects.csv`` and ``settings.csv``.
-        tables: The tables of a paper, and the findings.
-        analysis: What they were made from.
-        screen: What the page shows first.
-    """
-
-    page: Path
-    figures: tuple[Path, ...]
+    page: Path  # The HTML file.
+    figures: tuple[Path, ...]  # SVG, PNG and PDF of each chart, and its rows as CSV.
+    # ``results.parquet``, ``results.csv`` and ``epochs.parquet``, and of studies with factors
+    # ``effects.csv`` and ``settings.csv``.
     results: tuple[Path, ...]
-    tables: tuple[Path, ...]
-    analysis: Analysis
-    screen: FirstScreen
+    tables: tuple[Path, ...]  # The tables of a paper, and the findings.
+    analysis: Analysis  # What they were made from.
+    screen: FirstScreen  # What the page shows first.
 
 
 def write_report(

@@ -64,26 +64,16 @@ _OTHER_COLOUR = SERIES_COLOURS[3]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunFigure:
-    """A figure of the page.
+    """A figure of the page."""
 
-    Attributes:
-        name: Of its element.
-        title: Heading.
-        alt: Description for readers who cannot see it.
-        caption: How to read it.
-        specification: Vega-Lite specification of the rows.
-        rows: Everything that can be shown; the page selects by time and ``quantity``.
-        drawn: Rows of the figure without JavaScript.
-        range_s: The times that are shown at first; ``None`` unless it can be zoomed.
-    """
-
-    name: str
-    title: str
-    alt: str
-    caption: str
-    specification: Mapping[str, Any]
-    rows: pd.DataFrame
-    drawn: pd.DataFrame
+    name: str  # Of its element.
+    title: str  # Heading.
+    alt: str  # Description for readers who cannot see it.
+    caption: str  # How to read it.
+    specification: Mapping[str, Any]  # Vega-Lite specification of the rows.
+    rows: pd.DataFrame  # Everything that can be shown; the page selects by time and ``quantity``.
+    drawn: pd.DataFrame  # Rows of the figure without JavaScript.
+    # The times that are shown first; ``None`` without zoom.
     range_s: tuple[float, float] | None = None
 
     def image(self) -> Markup:

@@ -28,28 +28,18 @@ from joulelab.validation import MOST_NS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanNode:
-    """All finished spans of one name within the spans of one parent.
+    """All finished spans of one name within the spans of one parent."""
 
-    Attributes:
-        name: Name of the spans.
-        total: Number, total duration and energies, with what the spans contain.
-        mean_s: Mean duration of one span. With several processes at the same time it is not the
-            total duration over the number.
-        self_j: Gross energy of the time in which no span below was open, J.
-        self_interval_j: 95 % interval of ``self_j``.
-        self_s: That time.
-        own: The energy in that time; ``None`` if nesting is unknown.
-        children: The spans directly within these, the most energy first.
-    """
-
-    name: str
-    total: SpanTotal
+    name: str  # Name of the spans.
+    total: SpanTotal  # Number, total duration and energies, with what the spans contain.
+    # Mean duration of one span. With several processes at the same time it is not the total
+    # duration over the number.
     mean_s: float
-    self_j: float
-    self_interval_j: tuple[float, float]
-    self_s: float
-    own: Energy | None = None
-    children: tuple[SpanNode, ...] = ()
+    self_j: float  # Gross energy of the time in which no span below was open, J.
+    self_interval_j: tuple[float, float]  # 95 % interval of ``self_j``.
+    self_s: float  # That time.
+    own: Energy | None = None  # The energy in that time; ``None`` if nesting is unknown.
+    children: tuple[SpanNode, ...] = ()  # The spans directly within these, the most energy first.
 
     def walk(self, depth: int = 0) -> Iterator[tuple[int, SpanNode]]:
         """Yield this node and all below with their depth, parents first."""

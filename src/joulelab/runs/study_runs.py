@@ -73,24 +73,16 @@ class DamagedRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """A study and its runs.
+    """A study and its runs."""
 
-    Attributes:
-        label: Name of the study; with its directory if several studies share the name.
-        directory: Directory of the study.
-        plan: The plan as parsed TOML. It has all defaults written out;
-            :func:`joulelab.study.plan_file.parse` checks it and makes a ``Plan``.
-        plan_text: The plan as it was written.
-        runs: Runs that ended, done or failed, with net energies, by id.
-        damaged: Runs whose record cannot be used.
-    """
-
-    label: str
-    directory: Path
+    label: str  # Name of the study; with its directory if several studies share the name.
+    directory: Path  # Directory of the study.
+    # The plan as parsed TOML. It has all defaults written out;
+    # :func:`joulelab.study.plan_file.parse` checks it and makes a ``Plan``.
     plan: Mapping[str, Any]
-    plan_text: str
-    runs: tuple[Run, ...]
-    damaged: tuple[DamagedRun, ...]
+    plan_text: str  # The plan as it was written.
+    runs: tuple[Run, ...]  # Runs that ended, done or failed, with net energies, by id.
+    damaged: tuple[DamagedRun, ...]  # Runs whose record cannot be used.
 
     @property
     def is_imported(self) -> bool:

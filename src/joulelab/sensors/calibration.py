@@ -37,54 +37,33 @@ rectangular with a half-width of 2 %."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """One source of one board, compared with a meter.
+    """One source of one board, compared with a meter."""
 
-    Attributes:
-        board_name: The model, for example ``"NVIDIA H100 80GB HBM3"``; may be empty.
-        board_uuid: ``"GPU-..."``; if empty, the calibration is never applied automatically.
-        source: The channel's source that was calibrated, for example ``"nvml.power_instant"``.
-        driver: The driver's version; may be empty.
-        date: Date of the fit, ``YYYY-MM-DD``.
-        meter: The meter, as text.
-        gain: Reading over true power.
-        offset_w: Reading at zero power.
-        delay_s: From the end of a value's window until it was readable, plus any offset between
-            the clocks of the two logs.
-        window_s: Averaging window of a value; ``None`` if the data did not show it.
-        update_period_s: Time between two new values.
-        gain_uncertainty: Standard uncertainty of ``gain`` (k = 1, relative), the meter's included.
-        offset_uncertainty_w: Standard uncertainty of ``offset_w``.
-        delay_uncertainty_s: Standard uncertainty of ``delay_s``.
-        covariance: Of gain, offset (W) and delay (s), from the fit only. Shape: (3, 3).
-        meter_uncertainty: Relative standard uncertainty of the meter.
-        residual_w: Root mean square of the residuals.
-        residual_pct: The same, in percent of mean power.
-        low_w: Lowest true power that was fitted (5th percentile).
-        high_w: Highest (95th percentile).
-        files: Name and SHA-256 of each input file.
-    """
-
-    board_name: str
-    board_uuid: str
-    source: str
-    driver: str
-    date: str
-    meter: str
-    gain: Positive
-    offset_w: Finite
+    board_name: str  # The model, for example ``"NVIDIA H100 80GB HBM3"``; may be empty.
+    board_uuid: str  # ``"GPU-..."``; if empty, the calibration is never applied automatically.
+    source: str  # The channel's source that was calibrated, for example ``"nvml.power_instant"``.
+    driver: str  # The driver's version; may be empty.
+    date: str  # Date of the fit, ``YYYY-MM-DD``.
+    meter: str  # The meter, as text.
+    gain: Positive  # Reading over true power.
+    offset_w: Finite  # Reading at zero power.
+    # From the end of a value's window until it was readable, plus any offset between the clocks of
+    # the two logs.
     delay_s: Delay
-    window_s: Seconds | None
-    update_period_s: Period
+    window_s: Seconds | None  # Averaging window of a value; ``None`` if the data did not show it.
+    update_period_s: Period  # Time between two new values.
+    # Standard uncertainty of ``gain`` (k = 1, relative), the meter's included.
     gain_uncertainty: NotNegative
-    offset_uncertainty_w: NotNegative
-    delay_uncertainty_s: Seconds
+    offset_uncertainty_w: NotNegative  # Standard uncertainty of ``offset_w``.
+    delay_uncertainty_s: Seconds  # Standard uncertainty of ``delay_s``.
+    # Of gain, offset (W) and delay (s), from the fit only. Shape: (3, 3).
     covariance: Sequence[Sequence[Finite]]
-    meter_uncertainty: NotNegative
-    residual_w: NotNegative
-    residual_pct: NotNegative
-    low_w: Finite
-    high_w: Finite
-    files: Sequence[dict[str, str]]
+    meter_uncertainty: NotNegative  # Relative standard uncertainty of the meter.
+    residual_w: NotNegative  # Root mean square of the residuals.
+    residual_pct: NotNegative  # The same, in percent of mean power.
+    low_w: Finite  # Lowest true power that was fitted (5th percentile).
+    high_w: Finite  # Highest (95th percentile).
+    files: Sequence[dict[str, str]]  # Name and SHA-256 of each input file.
 
     @property
     def label(self) -> str:

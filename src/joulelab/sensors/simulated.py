@@ -117,48 +117,32 @@ class Waveform:
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatedSource:
-    """One component's power, and the sensor that measures it.
+    """One component's power, and the sensor that measures it."""
 
-    Attributes:
-        component: For example ``"gpu:0"``.
-        waveform: Its true power; time 0 is that of CLOCK_MONOTONIC.
-        kind: ``"samples"``: every value that the sensor ever had, each with its own timestamp, like
-            NVML's buffer. ``"power"``: the latest value, with the timestamp of the poll.
-            ``"counter"``: energy since time 0, updated every ``update_period_s``. ``"use"`` and
-            ``"job_use"``: likewise use by all processes and by the job, whose waveform is in
-            hardware threads or parts of a GPU.
-        update_period_s: Time between two new values.
-        window_s: Each power value is the mean of this time before its update; 0: instantaneous.
-        delay_s: The timestamp of a sample is this long after the end of its window.
-        interval_s: How often the recorder reads it.
-        gain: Reading over true value.
-        gain_uncertainty: Stated uncertainty of the gain (k = 1, relative): truth is the reading
-            times 1 ± this. :meth:`drawn` gives a board for which that holds.
-        offset_w: Reading at zero power; a counter gains this much each second.
-        offset_uncertainty_w: Stated uncertainty of the offset (k = 1).
-        noise_w: Standard deviation of independent noise on each value of power.
-        resolution: Values are rounded to this step, in W or J; 0 for none.
-        wrap_j: A counter returns to 0 after this value.
-        lost_s: Periods ``(start, stop)`` on CLOCK_MONOTONIC without answers.
-        contains: See :class:`~joulelab.sensors.sensor.Channel`.
-    """
-
-    component: str
-    waveform: Waveform
+    component: str  # For example ``"gpu:0"``.
+    waveform: Waveform  # Its true power; time 0 is that of CLOCK_MONOTONIC.
+    # ``"samples"``: every value that the sensor ever had, each with its own timestamp, like NVML's
+    # buffer. ``"power"``: the latest value, with the timestamp of the poll. ``"counter"``: energy
+    # since time 0, updated every ``update_period_s``. ``"use"`` and ``"job_use"``: likewise use by
+    # all processes and by the job, whose waveform is in hardware threads or parts of a GPU.
     kind: Kind = "samples"
-    update_period_s: float = 0.02
+    update_period_s: float = 0.02  # Time between two new values.
+    # Each power value is the mean of this time before its update; 0: instantaneous.
     window_s: float = 0.02
-    delay_s: float = 0.0
-    interval_s: float = 0.25
-    gain: float = 1.0
+    delay_s: float = 0.0  # The timestamp of a sample is this long after the end of its window.
+    interval_s: float = 0.25  # How often the recorder reads it.
+    gain: float = 1.0  # Reading over true value.
+    # Stated uncertainty of the gain (k = 1, relative): truth is the reading times 1 ± this.
+    # :meth:`drawn` gives a board for which that holds.
     gain_uncertainty: float = 0.0
-    offset_w: float = 0.0
-    offset_uncertainty_w: float = 0.0
-    noise_w: float = 0.0
-    resolution: float = 0.0
-    wrap_j: float | None = None
+    offset_w: float = 0.0  # Reading at zero power; a counter gains this much each second.
+    offset_uncertainty_w: float = 0.0  # Stated uncertainty of the offset (k = 1).
+    noise_w: float = 0.0  # Standard deviation of independent noise on each value of power.
+    resolution: float = 0.0  # Values are rounded to this step, in W or J; 0 for none.
+    wrap_j: float | None = None  # A counter returns to 0 after this value.
+    # Periods ``(start, stop)`` on CLOCK_MONOTONIC without answers.
     lost_s: tuple[tuple[float, float], ...] = ()
-    contains: tuple[str, ...] = ()
+    contains: tuple[str, ...] = ()  # See :class:`~joulelab.sensors.sensor.Channel`.
 
     def drawn(self, seed: int) -> SimulatedSource:
         """Draw one board of many, with errors as large as their stated uncertainties.

@@ -43,28 +43,19 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a host reports of a share.
+    """What a host reports of a share."""
 
-    Attributes:
-        share: Name of the share.
-        kind: ``ready`` once a worker can run cells, and ``refused`` if none can there; ``begin``
-            and ``record`` of each run; ``note`` for the user; ``ended`` is the last one.
-        host: Where it runs; empty if unknown.
-        run_id: The run that begins, or that was recorded.
-        text: The note, or why the share ended before its work was done.
-        ready: What the worker answered to ``prepare``; see :mod:`joulelab.study.worker`.
-        refusal: Class, what, why and hint of the error.
-        packed: The directory of the run, unless it is in the study already.
-    """
-
-    share: str
+    share: str  # Name of the share.
+    # ``ready`` once a worker can run cells, and ``refused`` if none can there; ``begin`` and
+    # ``record`` of each run; ``note`` for the user; ``ended`` is the last one.
     kind: Literal["ready", "refused", "begin", "record", "note", "ended"]
-    host: str = ""
-    run_id: str = ""
-    text: str = ""
+    host: str = ""  # Where it runs; empty if unknown.
+    run_id: str = ""  # The run that begins, or that was recorded.
+    text: str = ""  # The note, or why the share ended before its work was done.
+    # What the worker answered to ``prepare``; see :mod:`joulelab.study.worker`.
     ready: Json = field(default_factory=dict)
-    refusal: tuple[str, ...] = ()
-    packed: bytes = b""
+    refusal: tuple[str, ...] = ()  # Class, what, why and hint of the error.
+    packed: bytes = b""  # The directory of the run, unless it is in the study already.
 
 
 def run_share(

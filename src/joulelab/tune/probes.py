@@ -28,26 +28,18 @@ class Knob:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Time and energy of one unit of work, measured once at some settings.
+    """Time and energy of one unit of work, measured once at some settings."""
 
-    Attributes:
-        settings: Level of each knob.
-        duration_s: Time for a unit of work.
-        energy_j: Energy of a unit of work.
-        duration_uncertainty_s: Standard uncertainty of this measurement's own errors; NaN if
-            unknown. Errors that all probes share, such as a sensor's gain, are left out.
-        energy_uncertainty_j: Likewise for the energy.
-        work: Number of units of work that were measured.
-        work_to_target: Units of work, for example epochs, after which a run at these settings
-            reached its target; infinite if it did not. NaN if no target was sought.
-    """
-
-    settings: Settings
-    duration_s: float
-    energy_j: float
+    settings: Settings  # Level of each knob.
+    duration_s: float  # Time for a unit of work.
+    energy_j: float  # Energy of a unit of work.
+    # Standard uncertainty of this measurement's own errors; NaN if unknown. Errors that all probes
+    # share, such as a sensor's gain, are left out.
     duration_uncertainty_s: float = math.nan
-    energy_uncertainty_j: float = math.nan
-    work: float = 1.0
+    energy_uncertainty_j: float = math.nan  # Likewise for the energy.
+    work: float = 1.0  # Number of units of work that were measured.
+    # Units of work, for example epochs, after which a run at these settings reached its target;
+    # infinite if it did not. NaN if no target was sought.
     work_to_target: float = math.nan
 
 

@@ -101,27 +101,20 @@ class LanguageTrainSettings(OptimizerSettings):
 class GenerateSettings(PhaseSettings):
     """Settings of prefill and decoding. Weights have the type of the precision.
 
-    Attributes:
-        sequences: Prompts of the test set.
-        prompt_tokens: Tokens of a prompt.
-        output_tokens: Tokens that decoding adds to each prompt.
-        cache: ``"dynamic"`` grows with each token, ``"static"`` is allocated once, and with
-            ``"none"`` each token is computed from the whole sequence again.
-        passes: Passes over the prompts; 5 if no length is given.
-        seed: Seed of the prompts.
-
     Raises:
         UserError: A value is out of range, or two lengths are given.
     """
 
     LENGTH: ClassVar[tuple[str, int]] = ("passes", 5)
 
-    sequences: int = 256
-    prompt_tokens: int = 512
-    output_tokens: int = 128
+    sequences: int = 256  # Prompts of the test set.
+    prompt_tokens: int = 512  # Tokens of a prompt.
+    output_tokens: int = 128  # Tokens that decoding adds to each prompt.
+    # ``"dynamic"`` grows with each token, ``"static"`` is allocated once, and with ``"none"`` each
+    # token is computed from the whole sequence again.
     cache: str = "dynamic"
-    passes: int | None = None
-    seed: int = 0
+    passes: int | None = None  # Passes over the prompts; 5 if no length is given.
+    seed: int = 0  # Seed of the prompts.
 
     def __post_init__(self) -> None:
         self._check(*DTYPES)

@@ -20,30 +20,22 @@ CACHES = ("dynamic", "static", "none")
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseSettings:
-    """Settings that all phases share.
-
-    Attributes:
-        batch_size: Samples per step, at least 1.
-        steps: Number of steps; the last epoch or pass may be incomplete.
-        seconds: Longest time in epochs, without validation; ends with the first step that reaches
-            it. Without another length it is the length.
-        warmup_steps: Discarded steps before the measured ones; 0 for none.
-        precision: ``"fp32"`` (TF32 off everywhere), ``"tf32"`` (matrix products and convolutions
-            on a CUDA device), ``"bf16"`` or ``"fp16"``, as far as the workload knows it.
-        compile: Whether to use :func:`torch.compile`.
-        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-    """
+    """Settings that all phases share."""
 
     LENGTH: ClassVar[tuple[str, int]] = ("passes", 5)
     """Name of the length in passes over the data, and its default."""
 
-    batch_size: int = 128
-    steps: int | None = None
+    batch_size: int = 128  # Samples per step, at least 1.
+    steps: int | None = None  # Number of steps; the last epoch or pass may be incomplete.
+    # Longest time in epochs, without validation; ends with the first step that reaches it. Without
+    # another length it is the length.
     seconds: float | None = None
-    warmup_steps: int = 5
+    warmup_steps: int = 5  # Discarded steps before the measured ones; 0 for none.
+    # ``"fp32"`` (TF32 off everywhere), ``"tf32"`` (matrix products and convolutions on a CUDA
+    # device), ``"bf16"`` or ``"fp16"``, as far as the workload knows it.
     precision: str = "fp32"
-    compile: bool = False
-    device: str = "cpu"
+    compile: bool = False  # Whether to use :func:`torch.compile`.
+    device: str = "cpu"  # ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
 
     def endless(self, seconds: float) -> Self:
         """Return the same settings for a phase that something else ends before these seconds."""
@@ -94,26 +86,17 @@ class PhaseSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings(PhaseSettings):
-    """Settings of a training phase, whatever it trains.
-
-    Attributes:
-        epochs: Passes over the training set; 1 if none of ``epochs``, ``steps`` and ``seconds``
-            is given.
-        optimizer: ``"sgd"``, ``"adam"`` or ``"adamw"``.
-        learning_rate: Constant learning rate; > 0.
-        momentum: For ``sgd`` only; in [0, 1).
-        weight_decay: At least 0.
-        seed: Seed of everything random; at least 0.
-    """
+    """Settings of a training phase, whatever it trains."""
 
     LENGTH: ClassVar[tuple[str, int]] = ("epochs", 1)
 
+    # Passes over the training set; 1 if none of ``epochs``, ``steps`` and ``seconds`` is given.
     epochs: int | None = None
-    optimizer: str = "sgd"
-    learning_rate: float = 0.001
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    seed: int = 0
+    optimizer: str = "sgd"  # ``"sgd"``, ``"adam"`` or ``"adamw"``.
+    learning_rate: float = 0.001  # Constant learning rate; > 0.
+    momentum: float = 0.9  # For ``sgd`` only; in [0, 1).
+    weight_decay: float = 5e-4  # At least 0.
+    seed: int = 0  # Seed of everything random; at least 0.
 
     def _check(self, *precisions: str) -> None:
         super()._check(*precisions)

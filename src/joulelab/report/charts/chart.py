@@ -124,29 +124,20 @@ class Chart:
     Columns select rows. Some mean the same in every chart: ``group`` and ``family`` (see
     :func:`joulelab.findings.summary.measurements`), ``quantity`` (net or gross), ``phase`` and
     ``model``.
-
-    Attributes:
-        name: Name of its files; findings refer to it.
-        caption: How to read it.
-        alt: Description for readers who cannot see it.
-        specification: Vega-Lite specification of one view of the data :data:`TABLE`. A column in
-            braces, for example ``{quantity}``, stands for the name of the selected level.
-        table: Every row that can be shown.
-        panels: Levels that are shown side by side.
-        selectors: The chart's own selectors.
-        single: How a view of a single mark is stated; ``None`` where that is drawn, too.
-        title: Heading, which :func:`joulelab.report.charts.all_charts` sets.
     """
 
-    name: str
-    caption: tuple[Remark, ...]
-    alt: str
+    name: str  # Name of its files; findings refer to it.
+    caption: tuple[Remark, ...]  # How to read it.
+    alt: str  # Description for readers who cannot see it.
+    # Vega-Lite specification of one view of the data :data:`TABLE`. A column in braces, for example
+    # ``{quantity}``, stands for the name of the selected level.
     specification: Mapping[str, Any]
-    table: pd.DataFrame
-    panels: Selector | None = None
-    selectors: tuple[Selector, ...] = ()
+    table: pd.DataFrame  # Every row that can be shown.
+    panels: Selector | None = None  # Levels that are shown side by side.
+    selectors: tuple[Selector, ...] = ()  # The chart's own selectors.
+    # How a view of a single mark is stated; ``None`` where that is drawn, too.
     single: Single | None = None
-    title: str = ""
+    title: str = ""  # Heading, which :func:`joulelab.report.charts.all_charts` sets.
 
     def shown(self, selected: Mapping[str, Any]) -> pd.DataFrame:
         """Return the rows that match a selection; columns that the table lacks select nothing.
