@@ -19,8 +19,9 @@ from benchmarks.watch import Recording
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.export.counters import EnergyCounters
 from joulelab.export.exporter import MOST_SPAN_NAMES
-from joulelab.recording.trace import TraceReader, read_trace
+from joulelab.recording.trace import read_trace
 from joulelab.recording.trace_spans import Window
+from joulelab.watch.follower import TraceFollower
 
 
 def follow(hours: float, interval_s: float) -> tuple[float, float, float]:
@@ -28,15 +29,14 @@ def follow(hours: float, interval_s: float) -> tuple[float, float, float]:
     with tempfile.TemporaryDirectory() as directory:
         recording = Recording(Path(directory), 0.0)
         recording.grow(1.0)
-        reader = TraceReader(Path(directory))
-        counters = EnergyCounters(0, most_span_names=MOST_SPAN_NAMES)
-        counters.attach(reader)
+        trace = TraceFollower(Path(directory))
+        counters = EnergyCounters(trace, 0, most_span_names=MOST_SPAN_NAMES)
         spent_s, until_s = 0.0, 1.0
         while until_s < hours * 3600:
             until_s += interval_s
             recording.grow(until_s)
             begin_s = time.thread_time()
-            counters.update(reader, round(until_s * 1e9))
+            counters.update(round(until_s * 1e9))
             spent_s += time.thread_time() - begin_s
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         whole = Window(0, round(until_s * 1e9))

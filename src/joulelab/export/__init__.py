@@ -5,9 +5,11 @@ The call chain, in order::
     exporter = Exporter(MachineRecording(sensors))  # export.exporter: what is measured, and when
       MachineRecording                              #   export.machine_recording: rolling traces
       LiveRecordings().scan()                       #   export.live_recordings: runs on this machine
-      EnergyCounters.update(reader, now_ns)         #   export.counters: energy that only grows
+      EnergyCounters(trace, start_ns).update()      #   export.counters: energy that only grows
+        SpanCounters                                #     export.span_counters: of spans by name
     snapshot = exporter.snapshot()                  # export.exporter: frozen values
-    registry(exporter, machine)                     # export.metrics: Prometheus
-    register_instruments(exporter, provider)        # export.instruments: OpenTelemetry
+    serve(exporter, ...), write(exporter, ...)      # export.service: until the end is requested
+      metrics_of(exporter)                          #   export.metrics: Prometheus
+    send(exporter, ...)                             # export.instruments: OpenTelemetry
     dashboard()                                     # export.dashboard: Grafana
 """
