@@ -234,3 +234,13 @@ def test_a_slow_sensor_without_a_reading_soon_after_boot_is_not_up(tmp_path):
     followed = Followed(tmp_path, (CPU, slow))
     assert set(followed.until(5)) == {"cpu:0"}
     assert followed.counters.is_up == {"cpu:0": True, "dram:0": False}
+
+
+def test_events_of_a_sensor_that_never_answers_are_forgotten(tmp_path):
+    lost = replace(POLLED, interval_s=1.0, lost_s=((BEGIN_S - 1, BEGIN_S + 3000),))
+    followed = Followed(tmp_path, (lost, CPU))
+    for elapsed_s in range(100, 1500, 100):
+        followed.until(elapsed_s)
+    kept_ns = [event["t_ns"] for event in followed.counters._trace._kept_events]
+    assert min(kept_ns) > round((BEGIN_S + 1400 - 920) * 1e9)
+    assert followed.counters.errors["gpu:0", "simulated.power"] > len(kept_ns)

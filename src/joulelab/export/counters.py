@@ -166,10 +166,19 @@ class EnergyCounters:
         ]
         self._powers_w = {}
         self._measure(plans, common_ns, settle_ns)
-        edges_ns = list(self._edges_ns.values())
+        self._trace.forget_events(self._needed_ns() - self.margin_ns)
+
+    def _needed_ns(self) -> int:
+        """Return since when stretches may still be read."""
+        # Of a sensor that is lost for longer than this, nothing before its return is read.
+        oldest_ns = self._newest_ns - LONGEST_NS
+        edges_ns = [
+            edge_ns if self.is_up[name] else max(edge_ns, oldest_ns)
+            for name, edge_ns in self._edges_ns.items()
+        ]
         if self._spans is not None:
             edges_ns.append(self._spans.edge_ns)
-        self._trace.forget_events(min(edges_ns, default=0) - self.margin_ns)
+        return min(edges_ns, default=0)
 
     def _read(self, start_ns: int, stop_ns: int) -> Trace:
         return self._trace.stretch(start_ns, stop_ns, margin_ns=self.margin_ns)

@@ -18,6 +18,7 @@ from joulelab.recording.trace_spans import SpanFold, TraceSpan
 OTHER = "other"
 """Name of all spans beyond the largest number of names."""
 LONGEST_NAME = 100
+EnergyAndTime = tuple[float, float]
 LATE_SPANS = 64
 """Number of finished spans of a name whose beginning may arrive after their end."""
 
@@ -54,7 +55,8 @@ class SpanCounters:
         self.edge_ns, self._most_names = since_ns, most_names
         self._names: set[str] = set()
         self._ended: dict[str, list[tuple[int, int]]] = {}
-        self._totals: dict[str, _Total] = {}
+        self._settled: dict[str, EnergyAndTime] = {}
+        self._shown: dict[str, EnergyAndTime] = {}
         self.fold = SpanFold(
             since_ns=since_ns,
             most_per_name=LATE_SPANS,
@@ -65,8 +67,8 @@ class SpanCounters:
     def parts(self) -> list[SpanPart]:
         """Return what was counted, by name."""
         return [
-            SpanPart(name, one.energy_j, one.duration_s, self.fold.finished[name])
-            for name, one in sorted(self._totals.items())
+            SpanPart(name, *shown, self.fold.finished[name])
+            for name, shown in sorted(self._shown.items())
         ]
 
     def plan(self, settled_ns: int, until_ns: int) -> list[SpanStretch]:
@@ -83,12 +85,18 @@ class SpanCounters:
     def count(
         self, plan: Sequence[SpanStretch], energies: Sequence[Energy], components: Collection[str]
     ) -> None:
-        """Count what was planned, of the components of the total."""
+        """Count what was planned, of the components of the total; what is shown only grows."""
         for stretch, energy in zip(plan, energies, strict=True):
-            total = self._totals.setdefault(stretch.name, _Total())
             found = (energy.all_parts.get(name) for name in components)
             parts_j = [part.gross_j for part in found if part is not None]
-            total.show(energy.duration_s, parts_j, is_settled=stretch.is_settled)
+            settled_j, settled_s = self._settled.get(stretch.name, (0.0, 0.0))
+            total_j, total_s = settled_j + math.fsum(parts_j), settled_s + energy.duration_s
+            shown_j, shown_s = self._shown.get(stretch.name, (math.nan, 0.0))
+            if parts_j:
+                shown_j = float(np.fmax(shown_j, total_j))  # NaN before the first.
+            self._shown[stretch.name] = shown_j, max(shown_s, total_s)
+            if stretch.is_settled:
+                self._settled[stretch.name] = total_j, total_s
 
     def settle(self, edge_ns: int) -> None:
         """Go on from another edge, and forget the spans that ended before."""
@@ -122,20 +130,3 @@ class SpanCounters:
             if len(inside):
                 merged[name] = inside.clip(start_ns, stop_ns)
         return merged
-
-
-class _Total:
-    """What is settled of a name, and the most that was ever shown."""
-
-    def __init__(self) -> None:
-        self._settled_j = self._settled_s = 0.0
-        self.energy_j, self.duration_s = math.nan, 0.0
-
-    def show(self, duration_s: float, parts_j: Sequence[float], *, is_settled: bool) -> None:
-        """Show the energy and time with those of a further stretch."""
-        energy_j, duration_s = self._settled_j + math.fsum(parts_j), self._settled_s + duration_s
-        self.duration_s = max(self.duration_s, duration_s)
-        if parts_j:
-            self.energy_j = float(np.fmax(self.energy_j, energy_j))  # NaN before the first.
-        if is_settled:
-            self._settled_j, self._settled_s = energy_j, duration_s
