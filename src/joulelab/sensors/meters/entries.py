@@ -146,7 +146,7 @@ class Entry(msgspec.Struct, kw_only=True, frozen=True):
         return CONTAINS.get(component.partition(":")[0], ())
 
 
-_COMMON = Entry.__struct_fields__[: Entry.__struct_fields__.index("address")]
+_COMMON = Entry.__struct_fields__[1 : Entry.__struct_fields__.index("address")]
 
 
 def sensors_file() -> Path:
@@ -188,7 +188,7 @@ def parse_entry(name: str, table: Any, path: Path) -> Entry:
     fields = (*_COMMON, *KINDS[kind].fields)
     hint = "fix the entry"
     try:
-        if strange := [key for key in table if key not in fields]:
+        if strange := [key for key in table if key not in ("kind", *fields)]:
             hint = nearest(strange[0], fields)
             raise ValueError(f"it has an unknown field {strange[0]}")
         if KINDS[kind].required not in table:

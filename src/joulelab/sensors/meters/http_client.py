@@ -69,8 +69,7 @@ class HttpClient:
         until_s = time.monotonic() + self._timeout_s
         try:
             for _ in range(MOST_REDIRECTS + 1):
-                response = self._send(target, until_s)
-                body = self._body(response, until_s)
+                response, body = self._exchange(target, until_s)
                 if response.status == http.client.OK:
                     return body
                 if response.status in (301, 302, 303, 307, 308):
@@ -98,23 +97,32 @@ class HttpClient:
             self._connection.close()
             self._connection = None
 
-    def _send(self, target: str, until_s: float) -> http.client.HTTPResponse:
+    def _exchange(self, target: str, until_s: float) -> tuple[http.client.HTTPResponse, bytes]:
         is_kept = self._connection is not None and self._connection.sock is not None
         try:
-            return self._request(target, until_s)
+            response = self._request(target, until_s)
+            body = response.read(LARGEST_REPLY_BYTES + 1)
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.close()
-            if not is_kept or not isinstance(error, (ConnectionResetError, BrokenPipeError)):
-                raise self._failure(error) from None
-        # The server closed a connection that was idle.
-        return self._send(target, until_s)
+            if is_kept and isinstance(error, (ConnectionResetError, BrokenPipeError)):
+                # The server closed a connection that was idle.
+                return self._exchange(target, until_s)
+            raise self._failure(error) from None
+        if len(body) <= LARGEST_REPLY_BYTES and not response.length:
+            return response, body
+        self.close()
+        if len(body) > LARGEST_REPLY_BYTES:
+            raise MeterError("the reply is larger than 1 MB: check the address")
+        raise MeterError("the connection closed within the reply")
 
     def _request(self, target: str, until_s: float) -> http.client.HTTPResponse:
-        connection = self._connection or self._connect()
-        self._connection = connection
-        connection.timeout = self._left_s(until_s)
+        left_s = until_s - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        connection = self._connection = self._connection or self._connect()
+        connection.timeout = left_s
         if connection.sock is not None:
-            connection.sock.settimeout(connection.timeout)
+            connection.sock.settimeout(left_s)
         connection.request("GET", target, headers=self._headers | self._authorization(target))
         return connection.getresponse()
 
@@ -126,29 +134,6 @@ class HttpClient:
         if not self._verify:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return http.client.HTTPSConnection(host, self._url.port, context=context)
-
-    def _body(self, response: http.client.HTTPResponse, until_s: float) -> bytes:
-        try:
-            connection = self._connection
-            if connection is not None and connection.sock is not None:
-                connection.sock.settimeout(self._left_s(until_s))
-            body = response.read(LARGEST_REPLY_BYTES + 1)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            self.close()
-            raise self._failure(error) from None
-        if len(body) > LARGEST_REPLY_BYTES:
-            self.close()
-            raise MeterError("the reply is larger than 1 MB: check the address")
-        if response.length:
-            self.close()
-            raise MeterError("the connection closed within the reply")
-        return body
-
-    def _left_s(self, until_s: float) -> float:
-        left_s = until_s - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError
-        return left_s
 
     def _redirected(self, target: str, location: str) -> str:
         """Return the path that a redirect leads to, and take over its scheme and port."""
