@@ -46,6 +46,12 @@ def test_a_directory_may_be_relative(tmp_path, monkeypatch):
         wait_for(lambda: found(recordings, {tmp_path / "mine"}))
 
 
+def test_a_damaged_record_hides_no_recording(tmp_path):
+    with Meter(directory=tmp_path / "mine", own_recorder=True) as meter:
+        (meter.directory / "run.json").write_text("{")
+        wait_for(lambda: found(LiveRecordings(), {meter.directory}))
+
+
 def test_a_watched_machine_is_no_run():
     with MachineSource() as source:
         recorder = source._recording._directory

@@ -90,9 +90,10 @@ def _open(directory: Path, pid: int) -> LiveRecording | None:
     is_own = is_this_boot(header) and owner == psutil.Process(pid).uids().real
     if not is_own or directory.name.startswith(WATCHER):
         return None
+    start_ns = None
     with contextlib.suppress(JoulelabError):
-        record = read_record(directory)
-    start_ns = (record or {}).get("start_ns") or header["start_ns"]
+        start_ns = (read_record(directory) or {}).get("start_ns")
+    start_ns = start_ns or header["start_ns"]
     return LiveRecording(directory, _name(directory, header), int(start_ns), pid)
 
 
