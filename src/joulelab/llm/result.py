@@ -34,20 +34,15 @@ def ratio_fields(name: str, ratio: Ratio) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class RequestEnergies:
-    """Net energy of each request. Shapes: (requests,); 95 % intervals.
+    """Net energy of each request. Shapes: (requests,); 95 % intervals."""
 
-    Attributes:
-        energy_j: Its tokens' energy and its part of what was shared; they add up to the net energy
-            of the whole.
-        prefill_j: The part until its first token.
-        decode_j: The part from then on.
-    """
-
+    # Its tokens' energy and its part of what was shared; they add up to the net energy of the
+    # whole.
     energy_j: Floats
     low_j: Floats
     high_j: Floats
-    prefill_j: Floats
-    decode_j: Floats
+    prefill_j: Floats  # The part until its first token.
+    decode_j: Floats  # The part from then on.
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,20 +12,14 @@ _LONGEST_IO = 4096
 
 
 class FileBytes(NamedTuple):
-    """Bytes of a process, and of its children that it waited for.
+    """Bytes of a process, and of its children that it waited for."""
 
-    Attributes:
-        read: Through system calls, from files and pipes, cached or not; not from sockets with
-            ``recv``, nor from files that are mapped into memory.
-        written: Likewise.
-        from_disks: Fetched from disks, for mapped files too.
-        to_disks: Handed over for writing to disks.
-    """
-
+    # Through system calls, from files and pipes, cached or not; not from sockets with ``recv``, nor
+    # from files that are mapped into memory.
     read: float = 0.0
-    written: float = 0.0
-    from_disks: float = 0.0
-    to_disks: float = 0.0
+    written: float = 0.0  # Likewise.
+    from_disks: float = 0.0  # Fetched from disks, for mapped files too.
+    to_disks: float = 0.0  # Handed over for writing to disks.
 
     def plus(self, other: Self, sign: int = 1) -> FileBytes:
         """Return the sum, or the difference."""

@@ -27,17 +27,12 @@ _COMMON_FACTORS = ("batch_size", "precision", "compile", "device")
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase of a cell, ready to run.
+    """A phase of a cell, ready to run."""
 
-    Attributes:
-        settings: Its settings.
-        run: Runs it with some settings and an observer, and options of the workload.
-        macs_per_token: Multiply-accumulate operations of a token, if it processes tokens.
-    """
-
-    settings: PhaseSettings
+    settings: PhaseSettings  # Its settings.
+    # Runs it with settings, an observer, and options of the workload.
     run: Callable[..., PhaseResult]
-    macs_per_token: float | None = None
+    macs_per_token: float | None = None  # Multiply-accumulates of a token, if it processes tokens.
 
 
 @dataclass(frozen=True)

@@ -34,17 +34,12 @@ LATEST = 100
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A finished run of a recurring training.
+    """A finished run of a recurring training."""
 
-    Attributes:
-        batch_size: Its batch size.
-        energy_j: Energy until the target was reached or the run ended.
-        outcome: ``"reached"`` the target; ``"missed"`` it, though it ran to its end; was
-            ``"stopped"`` since it used too much; or ``"failed"`` for another reason.
-    """
-
-    batch_size: int
-    energy_j: float
+    batch_size: int  # Its batch size.
+    energy_j: float  # Energy until the target was reached or the run ended.
+    # ``"reached"`` the target; ``"missed"`` it, though it ran to its end; was ``"stopped"`` since
+    # it used too much; or ``"failed"`` for another reason.
     outcome: Outcome
 
 

@@ -71,18 +71,13 @@ Batch = tuple[torch.Tensor]
 class LanguageTrainSettings(OptimizerSettings):
     """Settings of training a language model to predict the next token.
 
-    Attributes:
-        sequences: Sequences of the training set.
-        sequence_tokens: Tokens of a sequence, at least 2.
-        gradient_accumulation_steps: Batches per step of the optimiser. A step of the phase is one
-            of the optimiser.
-
     Raises:
         UserError: A value is out of range, or two lengths are given.
     """
 
-    sequences: int = 256
-    sequence_tokens: int = 512
+    sequences: int = 256  # Sequences of the training set.
+    sequence_tokens: int = 512  # Tokens of a sequence, at least 2.
+    # Batches per step of the optimiser. A step of the phase is one of the optimiser.
     gradient_accumulation_steps: int = 1
 
     def __post_init__(self) -> None:
