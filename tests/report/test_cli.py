@@ -9,6 +9,7 @@ from joulelab.cli.app import main
 def study(tmp_path_factory, synthetic):
     writer = synthetic.Writer(tmp_path_factory.mktemp("cli") / "study")
     writer.cell("LeNet", 0)
+    writer.cell("VGG16", 0)
     return writer.directory
 
 

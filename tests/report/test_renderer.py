@@ -37,6 +37,7 @@ def test_every_format_and_the_same_bytes_in_another_time_zone_and_locale(tmp_pat
     writer = synthetic.Writer(tmp_path / "study")
     writer.idle(0, "before")
     writer.cell("LeNet", 0)
+    writer.cell("VGG16", 0)
     report = write_report([writer.directory])
     names = {path.name for path in report.figures}
     for chart in ("energy-train", "energy-infer", "duration", "power-train"):
