@@ -102,7 +102,7 @@ def shown_spread(found: Intervals, time_uncertainty_s: float) -> Floats:
 
     Power may be any that was shown within the time by which a reading may be off: sqrt(12) u, with
     the standard uncertainty u of its time (rectangular, GUM 4.3.7). A value may thus also be held
-    for longer than readings are apart. What happened meanwhile may be any power that was shown in
+    for longer than readings are apart. In between, power may be any that was shown in
     32 times as long (:data:`POOL`), by the share of :data:`SHORTEST_PHASE_S` that went unseen.
     Shape: (intervals,).
     """
