@@ -119,8 +119,11 @@ def find_entries(
     found: list[Entry] = []
     for root in record_directories(paths):
         sites = _Sites(root, given, on_error)
-        before = len(found)
-        runs = open_runs(root, on_error=on_error, on_read=lambda n, m=before: on_read(m + n))
+
+        def read(number: int, before: int = len(found)) -> None:
+            on_read(before + number)
+
+        runs = open_runs(root, on_error=on_error, on_read=read)
         found += [Entry(run, sites.of(run.directory)) for run in runs]
     return found
 

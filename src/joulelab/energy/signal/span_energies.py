@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from joulelab.arrays import Floats, Indices
+from joulelab.arrays import Bools, Floats, Indices
 from joulelab.energy.signal import ComponentCurve, Source, energy_curve, is_long
 from joulelab.energy.signal.thinning import HOLE_GRID_REACH, window_readings
 from joulelab.recording.trace import Readings, each
@@ -93,7 +93,7 @@ def _read_in_parts(
 
     def read(part: Indices) -> Indices:
         first_s, last_s = times_s[part[[0, -1]], 0].tolist()
-        is_short = np.diff(times_s[part])[:, 0] <= last_s - first_s
+        is_short: Bools = np.diff(times_s[part])[:, 0] <= last_s - first_s
         own, left = part[is_short], part[~is_short]
         stop_s = float(times_s[own, 1].max(initial=last_s))
         near = [_between(one, first_s, stop_s) for one in sources]
