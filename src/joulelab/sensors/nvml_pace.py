@@ -21,7 +21,7 @@ LONGEST_ONLY_COUNTER_INTERVAL_S = 8.0
 """Of a counter without a ring. It is also read when a program asks for energy."""
 LONGEST_TELEMETRY_INTERVAL_S = 5.0
 RINGS_CPU_SHARE = 0.0015
-CALLS_CPU_SHARE = 0.0045
+CALLS_CPU_SHARE = 0.004
 """Share of a core for the rings, and for rings and counters together, if calls for them can be rare
 enough."""
 TELEMETRY_CPU_SHARE = 0.0005
@@ -56,4 +56,5 @@ def paced(
             longest_s = LONGEST_TELEMETRY_INTERVAL_S
         interval_s = max(min(wanted_s, longest_s), scalar.interval_s, least_s)
         scalars.append(replace(scalar, interval_s=interval_s))
-    return least_s or min([READ_INTERVAL_S, *(one.interval_s for one in scalars)]), scalars
+    fastest_s = min((one.interval_s for one in scalars), default=READ_INTERVAL_S)
+    return least_s or fastest_s, scalars

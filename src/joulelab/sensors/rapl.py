@@ -110,7 +110,7 @@ class RaplSensor(NothingOpen):
 
     def __init__(self, channels: Sequence[Channel], paths: Sequence[Path]) -> None:
         self.channels = channels
-        self._paths = tuple(paths)
+        self._paths = tuple(map(str, paths))
         wraps_j = [channel.wrap for channel in channels if channel.wrap]
         fastest_s = min(wraps_j, default=math.inf) / FASTEST_W / 4
         self.interval_s = min(READ_INTERVAL_S, max(FASTEST_READ_S, fastest_s))
