@@ -73,7 +73,9 @@ def test_a_name_that_cannot_be_written_is_replaced():
     assert one[3] == "?"
 
 
-@given(st.lists(st.tuples(st.integers(-(2**63), 2**63 - 1), st.floats(), st.integers(0, 2**32 - 1))))
+@given(
+    st.lists(st.tuples(st.integers(-(2**63), 2**63 - 1), st.floats(), st.integers(0, 2**32 - 1)))
+)
 def test_each_of_many_records_has_its_own_check(readings):
     records = list(struct.iter_unpack("<qdII", pack_all(readings)))
     assert [struct.pack("<qdI", *one[:3]) for one in records] == [

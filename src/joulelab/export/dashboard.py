@@ -86,7 +86,8 @@ def _panel(
 ) -> dict[str, Any]:
     """Return a panel with pairs of a query and its legend, and further defaults of its fields."""
     targets = []
-    for number, (query, legend) in enumerate(queries):
+    for number, (template, legend) in enumerate(queries):
+        query = template
         for name, selector in SELECTORS.items():
             query = query.replace(name, selector)
         is_series = kind == "timeseries"

@@ -22,7 +22,9 @@ from joulelab.sensors.hwmon_gpus import part_of
 from joulelab.sensors.rapl import GAIN_UNCERTAINTY, MODELLED_GAIN_UNCERTAINTY
 from joulelab.sensors.sensor import Absence, Quantity
 
-EVERYTHING = ("gpu", "cpu", "dram", "soc", "socket", "module", "card", "rail", "cpu+gpu")
+EVERYTHING: tuple[str, ...] = (
+    "gpu", "cpu", "dram", "soc", "socket", "module", "card", "rail", "cpu+gpu",
+)  # fmt: skip
 """Kinds of components within a machine."""
 JETSON_DRIVERS = ("ina3221", "ina3221x")
 AMD_WRAP_J = 2.0**16

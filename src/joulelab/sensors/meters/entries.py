@@ -186,13 +186,14 @@ def parse_entry(name: str, table: Any, path: Path) -> Entry:
     if not isinstance(kind, str) or kind not in KINDS:
         raise UserError(f"{where} has no known kind", hint=f"choose from {', '.join(KINDS)}")
     fields = (*_COMMON, *KINDS[kind].fields)
+    if strange := next((key for key in table if key not in ("kind", *fields)), None):
+        why = f"it has an unknown field {strange}"
+        raise UserError(f"{where} is wrong", why=why, hint=nearest(strange, fields))
     hint = "fix the entry"
+    if KINDS[kind].required not in table:
+        why = f"it has no {KINDS[kind].required}"
+        raise UserError(f"{where} is wrong", why=why, hint=hint)
     try:
-        if strange := [key for key in table if key not in ("kind", *fields)]:
-            hint = nearest(strange[0], fields)
-            raise ValueError(f"it has an unknown field {strange[0]}")
-        if KINDS[kind].required not in table:
-            raise ValueError(f"it has no {KINDS[kind].required}")
         entry = convert(table, Entry)
         _check(entry, KINDS[kind].fields)
     except ValueError as error:
@@ -209,9 +210,9 @@ def _check(entry: Entry, fields: Sequence[str]) -> None:
         raise ValueError("it has a password and no user")
     if entry.user is not None and not has_password:
         raise ValueError("it has a user and neither password_env nor password_file")
-    wanted = bool if entry.kind == "redfish" else str
-    if not isinstance(entry.energy, wanted | None):
-        raise ValueError(f"energy must be {'true or false' if wanted is bool else 'a path'}")
+    is_switch = entry.kind == "redfish"
+    if entry.energy is not None and isinstance(entry.energy, bool) is not is_switch:
+        raise ValueError(f"energy must be {'true or false' if is_switch else 'a path'}")
     if "scale" not in fields:
         return
     patterns = [one for one in (entry.power_pattern, entry.energy_pattern) if one]

@@ -140,7 +140,8 @@ class HttpClient:
         with contextlib.suppress(ValueError):
             url = urlsplit(urljoin(f"{self._url.scheme}://{self._url.netloc}{target}", location))
             is_upgrade = (self._url.scheme, url.scheme) == ("http", "https")
-            if url.hostname == self._url.hostname and (is_upgrade or _port(url) == _port(self._url)):
+            is_same_port = _port(url) == _port(self._url)
+            if url.hostname == self._url.hostname and (is_upgrade or is_same_port):
                 if is_upgrade:
                     self.close()
                     self._url = url

@@ -93,12 +93,15 @@ class HttpReader(Reader):
         raise reason
 
     def abort(self) -> None:
+        """End a request that is under way."""
         self._client.abort()
 
     def close(self) -> None:
+        """Close the connection."""
         self._client.close()
 
     def findings(self) -> dict[str, Any]:
+        """Return what the page that answers says about the meter."""
         return self._page.findings if self._page else {}
 
     def _values(self, page: Page) -> list[Value]:
@@ -128,6 +131,7 @@ class ProgramReader(Reader):
         self._output = ""
 
     def read(self) -> list[Value]:
+        """Run the program, and return the values that it prints."""
         self._output = self._run()
         return self._parse(self._output)
 
