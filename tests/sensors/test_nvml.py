@@ -526,9 +526,7 @@ def test_the_counter_of_another_gpu_is_its_own(monkeypatch, name):
 
 
 @pytest.mark.parametrize(("gpus", "interval_s"), [(1, 1.0), (4, 4.0), (64, 8.0)])
-def test_counters_of_many_gpus_without_a_ring_share_a_part_of_a_core(
-    monkeypatch, gpus, interval_s
-):
+def test_counters_of_many_gpus_without_a_ring_share_a_part_of_a_core(monkeypatch, gpus, interval_s):
     """A call for the counter takes 4 ms of the processor. Programs still get it when they ask."""
     no_ring = {"nvmlDeviceGetSamples"}
     machine(monkeypatch, *(FakeGpu(f"GPU-{i}", unsupported=no_ring) for i in range(gpus)))

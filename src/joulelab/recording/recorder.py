@@ -49,7 +49,7 @@ from joulelab.sensors.host import ClockSensor, boot_id
 from joulelab.sensors.interfaces import InterfaceBytes
 from joulelab.sensors.network import NetworkSensor, with_network
 from joulelab.sensors.nvml import NvmlSensor, visible_components
-from joulelab.sensors.sensor import Channel, Discovery, Gap, Reading, Sensor, SensorEvent
+from joulelab.sensors.sensor import Channel, Discovery, Reading, Sensor, SensorEvent
 from joulelab.sensors.sharing import SharingSensor, with_sharing
 from joulelab.storage import in_use, is_in_use
 from joulelab.validation import Count, InvalidData, Nanoseconds, convert
@@ -66,6 +66,7 @@ OTHER_CLOCK_NS = 60 * 10**9
 """A process whose clock differs this much from the recorder's is in another time namespace."""
 PIPE_BYTES = 1 << 20
 _PIPE_READ = 1 << 16
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Introduction:

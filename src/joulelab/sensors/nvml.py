@@ -180,9 +180,7 @@ class NvmlSensor:
             # Half an interval of leeway: waking up slightly early must not skip a turn.
             wait_s = scalar.interval_s - self.interval_s / 2
             self._due_ns[position] = now_ns + int(wait_s * 1e9)
-            self._due_if_requested_ns[position] = now_ns + int(
-                self._requestable_s[position] * 1e9
-            )
+            self._due_if_requested_ns[position] = now_ns + int(self._requestable_s[position] * 1e9)
             channel = self._first_scalar + position
             before_ns = time.monotonic_ns()
             try:
