@@ -157,8 +157,12 @@ def test_the_counter_of_a_run_ends_at_the_energy_of_its_recording(watched):
     start_ns, stop_ns = trace.header["start_ns"], min(int(t_ns[-1]) for t_ns, _ in trace.series[:4])
     (energy,) = EnergyEstimator(trace).energies([Window(start_ns, stop_ns)])
     assert energy_j == pytest.approx(energy.gross_j, rel=0.01)
-    first_j = watched.series('joulelab_run_energy_joules_total{run="short", component="gpu:0"}[1h]')
-    assert first_j[0][1] == 0
+    for series in (
+        'energy_joules_total{run="short", component="gpu:0"}',
+        'energy_joules_total{run="short", component="node"}',
+        'span_energy_joules_total{run="short", span="epoch"}',
+    ):
+        assert watched.series(f"joulelab_run_{series}[1h]")[0][1] == 0
 
 
 def test_a_sum_over_parts_never_adds_what_encloses_them(watched):
@@ -177,12 +181,13 @@ def test_spans_of_a_run_add_up(watched):
         return found
 
     assert value("seconds_total", "epoch") > 3
-    # Every step has its own epoch around it.
-    assert value("energy_joules_total", "step") == pytest.approx(
-        value("energy_joules_total", "epoch"), rel=0.01
-    )
-    ((_, run_j),) = watched.query('sum(joulelab_run_energy_joules_total{run="job", role="part"})')
-    assert 0.5 * run_j < value("energy_joules_total", "epoch") < 1.05 * run_j
+    # In one query, so that all are of one scrape. Every step has its own epoch around it.
+    span_j = 'sum(joulelab_run_span_energy_joules_total{run="job", span="%s"})'
+    run_j = 'sum(joulelab_run_energy_joules_total{run="job", role="part"})'
+    ((_, steps),) = watched.query(f"{span_j % 'step'} / {span_j % 'epoch'}")
+    assert steps == pytest.approx(1, rel=0.01)
+    ((_, epochs),) = watched.query(f"{span_j % 'epoch'} / {run_j}")
+    assert 0.5 < epochs < 1.05
 
 
 def test_carbon_and_cost_follow_the_energy(watched):

@@ -14,7 +14,7 @@ import psutil
 from joulelab.carbon.costs import Costs
 from joulelab.carbon.site import local_costs
 from joulelab.errors import TraceError
-from joulelab.export.counters import EnergyCounters, Part
+from joulelab.export.counters import EnergyCounters, Key, Part
 from joulelab.export.live_recordings import LiveRecording, LiveRecordings
 from joulelab.export.machine_recording import MachineRecording, report
 from joulelab.export.span_counters import SpanPart
@@ -22,8 +22,11 @@ from joulelab.forecast.loop import Pace
 from joulelab.sensors.sensor import Absence
 from joulelab.watch.follower import TraceFollower
 
-LARGEST_SHARE, LEAST_S = 0.008, 0.9
-"""Largest share of one core for computing energies, and the minimum time between two updates."""
+LARGEST_SHARE, LEAST_S = 0.004, 0.9
+"""Largest share of one core for computing the energies of the machine, and again of all runs; and
+the minimum time between two updates."""
+FIRST_S = 1.0
+"""How long to wait for the first readings."""
 UPDATE_S = 30.0
 """Without scrapes, energies are updated this often, so that little is read at a time."""
 TICK_S = 5.0
@@ -71,10 +74,16 @@ class Exporter:
         self._runs: dict[LiveRecording, _Run] = {}
         self._running = 0
         self._lock = threading.Lock()
-        self._pace = Pace(LARGEST_SHARE, least_s=LEAST_S, clock=time.thread_time)
-        self._started_ns = time.monotonic_ns()
-        # The first time takes longest and says nothing about the cost of the others.
+        self._machine_pace, self._run_pace = (
+            Pace(LARGEST_SHARE, least_s=LEAST_S, clock=time.thread_time) for _ in range(2)
+        )
+        started_s = time.monotonic()
+        self._started_ns = round(started_s * 1e9)
+        # The first energies take longest and say nothing about the cost of the others.
         self._measure()
+        while not self._machine.counters.parts and self._updated_s < started_s + FIRST_S:
+            time.sleep(0.05)
+            self._measure()
         self._follow(self._recordings.scan())
 
     def snapshot(self) -> Snapshot:
@@ -130,9 +139,11 @@ class Exporter:
                 run.update(_costs_of_now())
 
     def _update(self) -> None:
-        if self._pace.due:
-            with self._pace:
+        if self._machine_pace.due:
+            with self._machine_pace:
                 self._measure()
+        if self._run_pace.due:
+            with self._run_pace:
                 for run in self._runs.values():
                     run.update(_costs_of_now())
 
@@ -156,6 +167,7 @@ class _Run:
             most_span_names=MOST_SPAN_NAMES,
         )
         self._recorder_pid, self._is_new = recording.recorder_pid, is_new
+        self._shown: set[Key | str | None] = set()
         self._ended_ns = 0
         self._is_lost = False
         self._spent = _Spent()
@@ -196,19 +208,32 @@ class _Run:
     def exported(self) -> Exported:
         """Return the values so far.
 
-        Those of a new run begin at 0, as the counters of a process do: otherwise, Prometheus
-        would not count what it used before it was found.
+        Each series of a new run begins at 0, as the counters of a process do: otherwise,
+        Prometheus would not count what it used before it was found.
         """
         parts, spans = self.counters.parts, self.counters.spans
         emissions_g, cost = self._spent.emissions_g, self._spent.cost
         if self._ended_ns:
             parts = [replace(part, power_w=math.nan) for part in parts]
         if self._is_new:
-            self._is_new = False
-            parts = [replace(part, energy_j=0.0, uncertainty=math.nan) for part in parts]
-            spans = [SpanPart(span.name, 0.0, 0.0, 0) for span in spans]
-            emissions_g, cost = 0.0 * emissions_g, 0.0 * cost
+            parts = [
+                part
+                if self._was_shown(part.key)
+                else replace(part, energy_j=0.0, uncertainty=math.nan)
+                for part in parts
+            ]
+            spans = [
+                span if self._was_shown(span.name) else SpanPart(span.name, 0.0, 0.0, 0)
+                for span in spans
+            ]
+            if not self._was_shown(None):
+                emissions_g, cost = 0.0 * emissions_g, 0.0 * cost
         return Exported(parts, spans, emissions_g, cost)
+
+    def _was_shown(self, series: Key | str | None) -> bool:
+        was_shown = series in self._shown
+        self._shown.add(series)
+        return was_shown
 
 
 class _Spent:
