@@ -18,7 +18,7 @@ def exporter(tmp_path_factory):
         patch.setenv("JOULELAB_SENSORS", SimulatedMachine.default().spec())
         patch.setenv("JOULELAB_HOME", str(tmp_path_factory.mktemp("home")))
         with service.exporting(None, threading.Event()) as made:
-            wait_for(lambda: len(made.snapshot().machine.parts) == 3)
+            wait_for(lambda: sum(one.power_w > 0 for one in made.snapshot().machine.parts) == 3)
             yield made
 
 

@@ -103,6 +103,11 @@ class Exporter:
                 duration_s=self._duration_s,
             )  # fmt: skip
 
+    def measure(self) -> None:
+        """Measure the machine now, however recently that was done."""
+        with self._lock:
+            self._measure()
+
     def run(self, stop: threading.Event) -> None:
         """Search for runs and measure what no scrape has asked for, until the event is set."""
         while not stop.wait(TICK_S):

@@ -61,6 +61,7 @@ def write(
     write_now()  # A file that cannot be written is an error at once.
     if once:
         stop.wait(FIRST_S)
+        exporter.measure()
         write_now()
         return
     while not stop.wait(interval_s):
