@@ -220,8 +220,12 @@ def _number_gpus(devices: Sequence[Device], first: int) -> list[Gpu]:
     return [Gpu(device, number) for number, device in enumerate(gpus, first)]
 
 
+def _kind(component: str) -> str:
+    return component.partition(":")[0]
+
+
 def _is_wanted(component: str, kinds: Collection[str]) -> bool:
-    kind = component.partition(":")[0]
+    kind = _kind(component)
     return not {kind, *kind.split("+")}.isdisjoint(kinds)
 
 
@@ -336,12 +340,15 @@ def _sensors(meters: Sequence[Meter], root: Path) -> list[HwmonSensor]:
     periods_s = update_periods_s([one.read for one in power], OBSERVE_S)
     for one, period_s in zip(power, periods_s, strict=True):
         one.set_period(period_s)
+    parts = [one.meter.channel.component for one in power]
     groups: dict[tuple[str, float], list[_Watched]] = {}
     for one in watched:
         interval_s = TELEMETRY_INTERVAL_S
         if one.meter.channel.gives_energy:
             is_counter = one.meter.channel.quantity is Quantity.ENERGY
             interval_s = COUNTER_INTERVAL_S if is_counter else LEAST_INTERVAL_S
+            if not is_counter and _contains_any(one.meter.channel, parts):
+                interval_s = SLOWEST_INTERVAL_S
         groups.setdefault((one.meter.device.driver, interval_s), []).append(one)
     cost_s = sum(
         WAKE_S + sum(RECORD_S + _read_cost_s(one.meter) for one in some)
@@ -361,6 +368,11 @@ def _sensors(meters: Sequence[Meter], root: Path) -> list[HwmonSensor]:
         ]
         sensors.append(HwmonSensor(own, read_s, root, early))
     return sensors
+
+
+def _contains_any(channel: Channel, parts: Collection[str]) -> bool:
+    """Report whether a meter is around others, so that it is not in the total."""
+    return any(part in channel.contains or _kind(part) in channel.contains for part in parts)
 
 
 def _polling_interval_s(meters: Sequence[Meter], cost_s: float) -> float:
