@@ -28,12 +28,15 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from joulelab.energy.energy import ComponentEnergy, Energy, sensor_of
-from joulelab.machine import Machine
 from joulelab.sensors.calibration import TRANSFER_UNCERTAINTY
 from joulelab.sensors.sensor import Provenance
 from joulelab.uncertain import COVERAGE_FACTOR, UncertainValue
+
+if TYPE_CHECKING:
+    from joulelab.machine import Machine
 
 SCALE_UNCERTAINTY = TRANSFER_UNCERTAINTY / math.sqrt(2)
 """Relative standard uncertainty of one source's scale against the other sources of its sensor."""
