@@ -148,6 +148,10 @@ class Recorder:
         )
         self._reader = SensorReader(zip(self._sensors, self._intervals_s, strict=True))
 
+    def begin(self) -> None:
+        """Write the first readings."""
+        self._write(self._reader.begin())
+
     def take_readings(self) -> None:
         """Write what the sensors gave since the last call."""
         self._write(self._reader.take())
@@ -412,6 +416,7 @@ def main() -> None:
     _in_use = in_use(directory)  # Until this process ends.
     _remove_abandoned()
     try:
+        recorder.begin()
         reason = serve(recorder, clients)
     except _Terminated:
         # The remaining processes will want to read the trace.

@@ -158,24 +158,34 @@ class SensorReader:
                 self._shared.add(quick)
         return [self._answers.get() for _ in range(self._answers.qsize())]
 
-    def read_now(self, positions: Collection[int]) -> list[Answer]:
-        """Read sensors now. Return all answers since the last call, those of others too.
+    def begin(self) -> list[Answer]:
+        """Return the first answers of the sensors that do not hang: nothing is measured before."""
+        return self._wait_for(self._scheduled, 0.0)
 
-        Waits for those that do not hang, for a time at most in which all could have answered.
-        """
+    def read_now(self, positions: Collection[int]) -> list[Answer]:
+        """Read sensors now. Return all answers since the last call, those of others too."""
         asked_s = time.monotonic()
-        until_s = asked_s + USUAL_READ_S * (len(positions) + 1)
-        answers = self.take()
-        waiting = [self._scheduled[one] for one in positions if not self._scheduled[one].hangs]
+        asked = [self._scheduled[one] for one in positions if not self._scheduled[one].hangs]
         for thread in (self._shared, *(thread for _, thread in self._alone)):
-            thread.wake(waiting)
-        while waiting and time.monotonic() < until_s:
+            thread.wake(asked)
+        return self._wait_for(asked, asked_s)
+
+    def _wait_for(self, sensors: Sequence[ScheduledSensor], since_s: float) -> list[Answer]:
+        """Return all answers when those of sensors that do not hang are there.
+
+        It takes no longer than all need that are just quick enough.
+        """
+        until_s = time.monotonic() + USUAL_READ_S * (len(sensors) + 1)
+        answers = self.take()
+        waiting = list(sensors)
+        while True:
+            answered = {one.position for one in answers if one.begun_s >= since_s}
+            waiting = [one for one in waiting if one.position not in answered and not one.hangs]
+            if not waiting or time.monotonic() > until_s:
+                return answers
             with contextlib.suppress(Empty):
                 answers.append(self._answers.get(timeout=USUAL_READ_S))
             answers += self.take()
-            answered = {one.position for one in answers if one.begun_s >= asked_s}
-            waiting = [one for one in waiting if one.position not in answered and not one.hangs]
-        return answers
 
     def stop(self) -> tuple[list[Answer], list[Sensor]]:
         """Stop reading. Return the last answers, and the sensors that are not in a call."""
