@@ -27,7 +27,7 @@ SMALL = MINIMAL | {
 def _steady_machine(monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    source = SimulatedSource(component="gpu:0", waveform=Waveform.constant(300.0), noise_w=1.0)
+    source = SimulatedSource(component="gpu:0", waveform=Waveform.constant(300.0), noise_w=0.1)
     monkeypatch.setenv("JOULELAB_SENSORS", SimulatedMachine((source,)).spec())
     yield
     torch.set_num_threads(before)
