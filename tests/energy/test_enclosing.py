@@ -129,8 +129,8 @@ def test_a_meter_below_its_measured_parts_is_named_once():
     low = energies(machine({**WORKSTATION, "node": 45.0}), (2, 8), (8, 18))
     [note] = {note for energy in low for note in energy.notes}
     assert note == (
-        "node: node.sensor reports less than gpu:0, which it contains: its unit, or what it is "
-        "said to contain, is wrong"
+        "node: node.sensor reports less than gpu:0, which it contains: its unit, or the list "
+        "of what it contains, is wrong"
     )
     assert total(low).notes == (note,)
     assert "less than its parts" in str(low[0])

@@ -285,7 +285,7 @@ class Enclosure:
         names = join_words([*parts])
         return (
             f"{self.name}: {self.source} reports less than {names}, which it contains: its unit, "
-            "or what it is said to contain, is wrong"
+            "or the list of what it contains, is wrong"
         )
 
 

@@ -85,7 +85,7 @@ class SpanFold:
         since_ns: Leave out spans that began before this time (CLOCK_MONOTONIC).
         most_per_name: Keep only the latest finished spans of each name; ``None`` keeps all.
         on_finish: Called once with each span that ends, in the order of the trace.
-        label: Returns the name under which a span is kept, from its own name.
+        label: Returns the name under which a span counts, from its own name.
 
     Attributes:
         open: The spans that have not ended.

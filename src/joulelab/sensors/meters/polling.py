@@ -28,7 +28,7 @@ LONGEST_WAIT_S = 10.0
 """A meter that does not answer is asked again after 1, 2, 4, 8 s, and then this often."""
 GRACE_S = 1.0
 STRIDE = 1.03
-"""A load that repeats each so many seconds would be read at the same moments each time. A little
+"""A load that repeats with this period would be read at the same moments each time. A little
 longer, and all moments come; much longer, and a meter's own updates of 1 s would be missed."""
 MOST_WAITING = 10_000
 NEGATIVE_W = -1.0
