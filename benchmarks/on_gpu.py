@@ -10,6 +10,7 @@ Until :func:`main` has found the packages, this module needs only the standard l
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import importlib.util
 import json
@@ -29,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 CORE = {
     "click": "click",
+    "msgspec": "msgspec",
     "numpy": "numpy",
     "psutil": "psutil",
     "pynvml": "nvidia-ml-py",
@@ -103,10 +105,12 @@ def main(arguments: Sequence[str]) -> int:
     measuring_s = max(0.0, options.seconds - len(chosen) * START_S)
     scale = measuring_s / sum(check.seconds for check in chosen)
     outcomes = []
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.ExitStack() as stack:
+        folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
         for check in chosen:
             left_s = options.seconds - (time.monotonic() - begin_s)
-            outcome = run(check, scale * check.seconds, left_s, Path(folder))
+            outcome = run(check, scale * check.seconds, left_s, folder.resolve())
             outcomes.append(outcome)
             _say(f"{check.name}: {outcome.state}{outcome.reason and ': ' + outcome.reason}")
     report = {"about": machine, "checks": [asdict(outcome) for outcome in outcomes]}
@@ -134,6 +138,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     out = Path(os.environ["OUT"]) if os.environ.get("OUT") else RESULTS
     parser.add_argument("--out", type=Path, default=out, help=f"folder of results; default {out}")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        metavar="DIRECTORY",
+        help="keep what the checks wrote here: profile, study, recordings of the power",
+    )
     parser.add_argument(
         "--only",
         type=lambda text: text.split(","),

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Check JouleLab on a machine with an NVIDIA GPU in under 8 minutes, without a network.
 #
-#   benchmarks/on_gpu.sh [--seconds 470] [--out DIRECTORY] [--only PART,...]
+#   benchmarks/on_gpu.sh [--seconds 470] [--out DIRECTORY] [--keep DIRECTORY] [--only PART,...]
 #
 # It needs Python 3.11 or newer with PyTorch, and JouleLab's dependencies. Packages that are missing
 # are listed; put their wheels into one folder and set WHEELS to it. JouleLab itself runs from this

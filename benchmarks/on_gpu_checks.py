@@ -157,6 +157,8 @@ def ring(seconds: float, save: Save) -> None:
     for load in LOADS:
         with run_load(load):
             samples, readings = _follow(handle, max(6.0, seconds / len(LOADS)))
+        recorded = {"samples": samples, "counter": readings}
+        write_whole(Path(f"power-{load}.json"), json.dumps(recorded).encode())
         rows.append({"load": load, **agreement(samples, readings)})
         save({"rows": rows})
 
