@@ -24,6 +24,7 @@ import pynvml
 from benchmarks.real_gpu import measure, run_load
 from benchmarks.tool_environments import ToolEnvironment
 from joulelab.format import finite_or_none
+from joulelab.sensors.nvml_channels import SAME_STAMP_US
 from joulelab.storage import write_whole
 
 Save = Callable[[Mapping[str, Any]], None]
@@ -447,18 +448,20 @@ def _follow(
 
     thread = threading.Thread(target=follow_counter)
     thread.start()
-    samples: dict[float, float] = {}
+    samples: list[tuple[float, float]] = []
     stop_s = time.monotonic() + seconds
     try:
         while time.monotonic() < stop_s:
             time.sleep(RING_PAUSE_S)
-            samples |= dict(_read_ring(handle, 0))
+            # Timestamps are computed anew for each call.
+            last_s = samples[-1][0] + SAME_STAMP_US / 1e6 if samples else 0.0
+            samples += [one for one in sorted(_read_ring(handle, 0)) if one[0] > last_s]
     finally:
         stop.set()
         thread.join()
     # The ring holds some from before the load began.
     began_s = readings[0][0]
-    return sorted(one for one in samples.items() if one[0] >= began_s), readings
+    return [one for one in samples if one[0] >= began_s], readings
 
 
 def _joulelab(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -63,6 +63,9 @@ POWER_LIMITS = (
     "nvmlDeviceGetEnforcedPowerLimit",
     "nvmlDeviceGetPowerManagementDefaultLimit",
 )
+SAME_STAMP_US = 2_000
+"""The driver computes timestamps anew for each call, on an H200 up to 0.7 ms later. Those of
+different readings are 8 ms apart or more."""
 OBSERVE_S = 0.8
 """Longest time for which update periods are observed: eight updates of 100 ms."""
 ENOUGH_UPDATES = 7
@@ -116,7 +119,7 @@ class PowerRing:
         if now_ns < self._unsettled_until_ns:
             self._last_stamp_us = (now_ns + offset_ns) // 1000
             return [Gap(now_ns, channel, "the wall clock jumped: the ring's times are unreliable")]
-        new = [(us, w) for us, w in samples if us > self._last_stamp_us]
+        new = [(us, w) for us, w in samples if us > self._last_stamp_us + SAME_STAMP_US]
         if not new:
             if now_ns - self._last_new_ns < SILENCE_S * 1e9:
                 return []

@@ -167,6 +167,22 @@ def test_a_leap_of_the_counter_next_to_the_ring_is_no_energy(jump_j):
     assert any("nvml.energy_counter jumped by" in note for note in around.notes)
 
 
+@pytest.mark.parametrize("seed", [2, 250, *range(10, 20)])
+def test_a_counter_that_is_late_by_a_share_of_a_second_has_no_leap(seed):
+    """Its updates keep no exact time, and show the energy of a little before (as an H200's)."""
+    random = np.random.default_rng(seed)
+    ring_s, counter_s = times(62.0, 0.02), times(61.0, 1.0) + 0.5
+    counter_s += random.normal(0.0, 2e-4, counter_s.size)
+    edges_s = 15.0 + np.cumsum(random.uniform(0.3, 2.5, 29))
+    power_w = np.where(np.searchsorted(edges_s, ring_s) % 2, 694.0, 79.0)
+    period_s = 0.1 + random.uniform(-1e-4, 1e-4)
+    first_s, late_s = random.uniform(0.0, period_s), random.uniform(0.0, 0.04)
+    shown_s = np.floor((counter_s - first_s) / period_s) * period_s + first_s - late_s
+    counted = np.interp(shown_s, ring_s, np.cumsum(power_w) * 0.02)
+    found = energy(trace_of((RING, ring_s, power_w), (COUNTER, counter_s, counted)), 16.0, 64.0)
+    assert found.notes == ()
+
+
 def test_a_counter_that_agrees_has_no_leap():
     ring_s, counter_s = times(120.0, 0.02), times(120.0, 1.0)
     random = np.random.default_rng(5)

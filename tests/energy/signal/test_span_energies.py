@@ -29,7 +29,8 @@ def recorded(channel, silent_s=()):
         return 100 * t_s + 300 * (np.floor(t_s / 2) + np.minimum(t_s % 2, 1))
 
     if channel.quantity is Quantity.ENERGY:
-        value = energy_j(t_s)
+        # A polled value is half an update old on average.
+        value = energy_j(t_s - channel.update_period_s / 2)
     else:
         value = (energy_j(t_s) - energy_j(t_s - channel.window_s)) / channel.window_s
     t_ns = np.rint(t_s * S).astype(np.int64)
