@@ -25,15 +25,10 @@ LONGEST_JITTER = 1.8
 
 @dataclass(frozen=True)
 class Power:
-    """Piecewise linear power over time.
+    """Piecewise linear power over time."""
 
-    Attributes:
-        time_s: Ends of the pieces; two equal times are a step. Shape: (points,).
-        power_w: Power at those times. Shape: (points,).
-    """
-
-    time_s: Floats
-    power_w: Floats
+    time_s: Floats  # Ends of the pieces; two equal times are a step. Shape: (points,).
+    power_w: Floats  # Power at those times. Shape: (points,).
 
     def energy_j(self, t_s: Floats) -> Floats:
         """Return the exact energy from the first point to each time. Shape: that of ``t_s``.
@@ -85,17 +80,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of board: the sources of one component.
+    """A kind of board: the sources of one component."""
 
-    Attributes:
-        name: Name in the tables.
-        sources: Sources that read the same sensor, so they share gain and offset.
-        exact: Whether gain and offset have no error.
-    """
-
-    name: str
-    sources: tuple[Source, ...]
-    exact: bool = False
+    name: str  # Name in the tables.
+    sources: tuple[Source, ...]  # Sources that read the same sensor, so they share gain and offset.
+    exact: bool = False  # Whether gain and offset have no error.
 
     def record(
         self,

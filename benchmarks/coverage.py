@@ -44,23 +44,14 @@ WAVES = ("steady", "square", "phases", "ramps", "telegraph", "bursts", "walk")
 
 @dataclass(frozen=True)
 class Outcome:
-    """One board's spans. Shapes: (spans,).
+    """One board's spans. Shapes: (spans,)."""
 
-    Attributes:
-        kind: Name of the kind of board.
-        wave: Name of the waveform.
-        duration_s: Length of each span.
-        gross: Whether the interval covers the true energy.
-        net: The same net of idle.
-        half_width: Half of the gross interval over the true energy.
-    """
-
-    kind: str
-    wave: str
-    duration_s: Floats
-    gross: NDArray[np.bool_]
-    net: NDArray[np.bool_]
-    half_width: Floats
+    kind: str  # Name of the kind of board.
+    wave: str  # Name of the waveform.
+    duration_s: Floats  # Length of each span.
+    gross: NDArray[np.bool_]  # Whether the interval covers the true energy.
+    net: NDArray[np.bool_]  # The same net of idle.
+    half_width: Floats  # Half of the gross interval over the true energy.
 
 
 def wave_of(name: str, rng: np.random.Generator) -> tuple[Power, Floats]:

@@ -36,21 +36,13 @@ IMPORT_S = 1.5
 
 @dataclass(frozen=True)
 class Case:
-    """A waveform, how the sensor sees it, and the windows to measure.
+    """A waveform, how the sensor sees it, and the windows to measure."""
 
-    Attributes:
-        name: Name in the tables.
-        waveform: True power.
-        plan: ``(window_s, count)``.
-        burst_period_s: Windows begin with each period of the waveform; 0: anywhere.
-        sensor: The sensor; its phases are drawn at random.
-    """
-
-    name: str
-    waveform: Waveform
-    plan: tuple[tuple[float, int], ...]
-    burst_period_s: float = 0.0
-    sensor: Sensor = EXACT
+    name: str  # Name in the tables.
+    waveform: Waveform  # True power.
+    plan: tuple[tuple[float, int], ...]  # ``(window_s, count)``.
+    burst_period_s: float = 0.0  # Windows begin with each period of the waveform; 0: anywhere.
+    sensor: Sensor = EXACT  # The sensor; its phases are drawn at random.
 
 
 def cases(count: int) -> list[list[Case]]:

@@ -12,23 +12,14 @@ from joulelab.forecast.profile import MAIN, Forecast, Profile, Row
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A run that was forecast from its beginning.
+    """A run that was forecast from its beginning."""
 
-    Attributes:
-        group: Row of the table that it belongs to.
-        truth_j: Energy of the whole run, by the same sensors.
-        truth_s: Duration of the whole run.
-        forecast: Forecast from the beginning.
-        first_j: The first epoch times the number of epochs.
-        mean_j: The profile's energy per epoch times the number of epochs.
-    """
-
-    group: str
-    truth_j: float
-    truth_s: float
-    forecast: Forecast
-    first_j: float
-    mean_j: float
+    group: str  # Row of the table that it belongs to.
+    truth_j: float  # Energy of the whole run, by the same sensors.
+    truth_s: float  # Duration of the whole run.
+    forecast: Forecast  # Forecast from the beginning.
+    first_j: float  # The first epoch times the number of epochs.
+    mean_j: float  # The profile's energy per epoch times the number of epochs.
 
     @classmethod
     def of(cls, group: str, rows: Sequence[Row], seen: int) -> Case:

@@ -43,25 +43,15 @@ COLUMNS = ("run", "use", "epoch", "phase", "duration_s", "gross_j", "cpu_s")
 
 @dataclass(frozen=True)
 class Run:
-    """A training.
+    """A training."""
 
-    Attributes:
-        model: Name in the registry.
-        data: ``"digits"``, or ``"synthetic"`` with a number of ``images``.
-        batch_size: Images per step.
-        epochs: Passes over the training set.
-        images: Number of generated training images.
-        validate: Whether to validate after each epoch.
-        optimizer: See :class:`~joulelab.workloads.phases.TrainSettings`.
-    """
-
-    model: str
-    data: str
-    batch_size: int
-    epochs: int
-    images: int = 0
-    validate: bool = False
-    optimizer: str = "sgd"
+    model: str  # Name in the registry.
+    data: str  # ``"digits"``, or ``"synthetic"`` with a number of ``images``.
+    batch_size: int  # Images per step.
+    epochs: int  # Passes over the training set.
+    images: int = 0  # Number of generated training images.
+    validate: bool = False  # Whether to validate after each epoch.
+    optimizer: str = "sgd"  # See :class:`~joulelab.workloads.phases.TrainSettings`.
 
     @property
     def name(self) -> str:

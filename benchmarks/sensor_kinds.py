@@ -42,13 +42,9 @@ LOG_BEGIN = datetime(2026, 1, 31, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Logged(Kind):
-    """A board logged by ``nvidia-smi``, read back from the log.
+    """A board logged by ``nvidia-smi``, read back from the log."""
 
-    Attributes:
-        column: The field.
-    """
-
-    column: str = "power.draw"
+    column: str = "power.draw"  # The field.
 
     def record(
         self,

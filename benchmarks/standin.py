@@ -18,44 +18,28 @@ SHARED = ("-fPIC", "-shared", "-fvisibility=hidden", f"-Wl,-soname,{LIBRARY}")
 
 @dataclass(frozen=True, kw_only=True)
 class Sensor:
-    """How the stand-in observes its waveform; the defaults add no error.
+    """How the stand-in observes its waveform; the defaults add no error."""
 
-    Attributes:
-        gain: Reported over true power.
-        noise_w: Standard deviation of independent noise on each power value, W.
-        update_phase_s: Phase of the updates each 100 ms on CLOCK_MONOTONIC, s.
-        ring_phase_s: The same for the updates each 20 ms, s.
-        stamp_delay_s: Delay of the ring's timestamps after the end of their windows, s.
-        stamp_jitter_s: Standard deviation of these timestamps about a grid, cut at 1.8 of it, s.
-        busy: Calls take their time on the processor; otherwise asleep.
-        gpus: Number of equal GPUs.
-    """
-
-    gain: float = 1.0
-    noise_w: float = 0.0
-    update_phase_s: float = 0.037
-    ring_phase_s: float = 0.0071
-    stamp_delay_s: float = 0.0
+    gain: float = 1.0  # Reported over true power.
+    noise_w: float = 0.0  # Standard deviation of independent noise on each power value, W.
+    update_phase_s: float = 0.037  # Phase of the updates each 100 ms on CLOCK_MONOTONIC, s.
+    ring_phase_s: float = 0.0071  # The same for the updates each 20 ms, s.
+    stamp_delay_s: float = 0.0  # Delay of the ring's timestamps after the end of their windows, s.
+    # Standard deviation of these timestamps about a grid, cut at 1.8 of it, s.
     stamp_jitter_s: float = 0.0
-    busy: bool = True
-    gpus: int = 1
+    busy: bool = True  # Calls take their time on the processor; otherwise asleep.
+    gpus: int = 1  # Number of equal GPUs.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Controls:
-    """What the stand-in allows to be set, with the constraints of an H100: 200 to 700 W.
+    """What the stand-in allows to be set, with the constraints of an H100: 200 to 700 W."""
 
-    Attributes:
-        may_set: Limits and clocks can be set; otherwise they are refused as without root.
-        has_controls: They are supported.
-        limit_w: The power limit before anything is set, W.
-        idle_w: The part of the power that clocks do not change, W.
-    """
-
+    # Limits and clocks can be set; otherwise they are refused as without root.
     may_set: bool = False
-    has_controls: bool = True
-    limit_w: float = 700.0
-    idle_w: float = 60.0
+    has_controls: bool = True  # They are supported.
+    limit_w: float = 700.0  # The power limit before anything is set, W.
+    idle_w: float = 60.0  # The part of the power that clocks do not change, W.
 
 
 ROUGH = Sensor(noise_w=3.0, stamp_delay_s=0.0025, stamp_jitter_s=0.005)

@@ -33,58 +33,41 @@ IDLE_S = 8.0
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A server, its load and its sensor.
+    """A server, its load and its sensor."""
 
-    Attributes:
-        concurrency: Requests that a closed loop has in flight, or the most that are served at once.
-        duration_s: Time in which requests are sent.
-        prefill: How prompts are processed: ``"alone"`` (those that wait share a processor of their
-            own, decoding goes on), ``"serial"`` (one at a time, decoding waits), ``"batched"`` (all
-            that wait, decoding waits), ``"chunked"`` (a chunk in each iteration of decoding), or
-            ``"independent"`` (each at full speed at once, and decoded at a speed of its own).
-        slots: The most requests that are served at once; 0 for no limit.
-        arrivals: ``"closed"``, ``"open"`` (Poisson) or ``"bursts"``.
-        shape: Power of decoding over batch size: ``"tokens"`` (each token costs the same),
-            ``"steps"`` (a step costs the same, and each token in it), ``"root"``, ``"saturating"``.
-        prefill_j: Energy of a prompt token, J.
-        decode_j: Energy of an output token at full batch size, J.
-        prefill_tokens_per_s: Speed of prefill.
-        step_s: Time of a step of decoding with one request, and with each further one.
-        input_tokens: Range of prompt lengths (log-uniform).
-        output_tokens: Range of output lengths (log-uniform).
-        position_j: Further energy of a token for each token before it, J, relative to its own.
-        warm_up: By how much idle power has risen at the end, relative to that at the start.
-        late_s: Mean of the random time by which the client sees a token late.
-        step_noise: Relative standard deviation of the time of a step.
-        aborted: Share of requests that are aborted.
-        cached: Share of requests of which most of the prompt is in the cache.
-        sensor: ``"mean"`` of the time since the reading before, ``"instant"``, ``"average"`` of the
-            last second, ``"lag"`` (first order, 0.25 s), ``"late"`` (by 0.7 s) or ``"counter"``.
-        period_s: Time between two readings.
-        noise: Standard deviation of a reading's noise, relative to its power.
-    """
-
+    # Requests that a closed loop has in flight, or the most that are served at once.
     concurrency: int = 8
-    duration_s: float = 60.0
+    duration_s: float = 60.0  # Time in which requests are sent.
+    # How prompts are processed: ``"alone"`` (those that wait share a processor of their own,
+    # decoding goes on), ``"serial"`` (one at a time, decoding waits), ``"batched"`` (all that wait,
+    # decoding waits), ``"chunked"`` (a chunk in each iteration of decoding), or ``"independent"``
+    # (each at full speed at once, and decoded at a speed of its own).
     prefill: str = "alone"
-    arrivals: str = "closed"
+    arrivals: str = "closed"  # ``"closed"``, ``"open"`` (Poisson) or ``"bursts"``.
+    # Power of decoding over batch size: ``"tokens"`` (each token costs the same), ``"steps"`` (a
+    # step costs the same, and each token in it), ``"root"``, ``"saturating"``.
     shape: str = "tokens"
-    prefill_j: float = 0.02
-    decode_j: float = 0.3
-    prefill_tokens_per_s: float = 10_000.0
+    prefill_j: float = 0.02  # Energy of a prompt token, J.
+    decode_j: float = 0.3  # Energy of an output token at full batch size, J.
+    prefill_tokens_per_s: float = 10_000.0  # Speed of prefill.
+    # Time of a step of decoding with one request, and with each further one.
     step_s: tuple[float, float] = (0.015, 0.0003)
-    input_tokens: tuple[int, int] = (64, 1500)
-    output_tokens: tuple[int, int] = (32, 512)
-    slots: int = 0
+    input_tokens: tuple[int, int] = (64, 1500)  # Range of prompt lengths (log-uniform).
+    output_tokens: tuple[int, int] = (32, 512)  # Range of output lengths (log-uniform).
+    slots: int = 0  # The most requests that are served at once; 0 for no limit.
+    # Further energy of a token for each token before it, J, relative to its own.
     position_j: float = 0.0
+    # By how much idle power has risen at the end, relative to that at the start.
     warm_up: float = 0.0
-    late_s: float = 0.0
-    step_noise: float = 0.0
-    aborted: float = 0.0
-    cached: float = 0.0
+    late_s: float = 0.0  # Mean of the random time by which the client sees a token late.
+    step_noise: float = 0.0  # Relative standard deviation of the time of a step.
+    aborted: float = 0.0  # Share of requests that are aborted.
+    cached: float = 0.0  # Share of requests of which most of the prompt is in the cache.
+    # ``"mean"`` of the time since the reading before, ``"instant"``, ``"average"`` of the last
+    # second, ``"lag"`` (first order, 0.25 s), ``"late"`` (by 0.7 s) or ``"counter"``.
     sensor: str = "mean"
-    period_s: float = 0.1
-    noise: float = 0.03
+    period_s: float = 0.1  # Time between two readings.
+    noise: float = 0.03  # Standard deviation of a reading's noise, relative to its power.
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,15 +22,10 @@ NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://1
 
 @dataclass(frozen=True)
 class ToolEnvironment:
-    """An interpreter that has a tool installed.
+    """An interpreter that has a tool installed."""
 
-    Attributes:
-        python: The interpreter.
-        variables: Additional environment variables.
-    """
-
-    python: Path
-    variables: Mapping[str, str]
+    python: Path  # The interpreter.
+    variables: Mapping[str, str]  # Additional environment variables.
 
     def run(
         self, name: str, task: str, environment: Mapping[str, str], **settings: Any

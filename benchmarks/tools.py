@@ -167,23 +167,14 @@ class CarbonTracker:
 
 @dataclass(frozen=True)
 class Entry:
-    """A tool in the comparison.
+    """A tool in the comparison."""
 
-    Attributes:
-        label: Name in the tables.
-        distribution: Name on PyPI.
-        version: Pinned version; empty for the working tree.
-        module: Module to import.
-        open: Starts the tool.
-        settings: How the tool is used, for the notes of the tables.
-    """
-
-    label: str
-    distribution: str
-    version: str
-    module: str
-    open: Callable[[], Tool]
-    settings: str
+    label: str  # Name in the tables.
+    distribution: str  # Name on PyPI.
+    version: str  # Pinned version; empty for the working tree.
+    module: str  # Module to import.
+    open: Callable[[], Tool]  # Starts the tool.
+    settings: str  # How the tool is used, for the notes of the tables.
 
 
 TOOLS = {

@@ -87,21 +87,14 @@ class Hung(BaseException):
 
 @dataclass(frozen=True)
 class Reader:
-    """A reader of files: how they are damaged, and what is made of them.
+    """A reader of files: how they are damaged, and what is made of them."""
 
-    Attributes:
-        name: For the table.
-        mutations: Ways to damage its files.
-        files: Sound files; one is damaged each time.
-        read: Reads the damaged file (its path and the sound one's), and everything made of it.
-        weight: How often it is drawn.
-    """
-
-    name: str
-    mutations: Sequence[Mutation]
-    files: Sequence[Path]
+    name: str  # For the table.
+    mutations: Sequence[Mutation]  # Ways to damage its files.
+    files: Sequence[Path]  # Sound files; one is damaged each time.
+    # Reads the damaged file (its path and the sound one's), and everything made of it.
     read: Callable[[Path, Path], None]
-    weight: float = 1.0
+    weight: float = 1.0  # How often it is drawn.
 
 
 @dataclass

@@ -13,16 +13,12 @@ TokenCounter = Callable[[Any], float]
 
 
 class Tokens(NamedTuple):
-    """Numbers of tokens: numbers, or arrays of one number that a device may not have computed yet.
+    """Numbers of tokens: numbers, or arrays of one number that may not have been computed yet."""
 
-    Attributes:
-        processed: Tokens without padding where a batch has an attention mask, else all positions.
-        padding: Other positions; NaN without an attention mask.
-        targets: Positions that the loss is computed from; NaN without labels for each position.
-    """
-
+    # Tokens without padding where a batch has an attention mask, else all positions.
     processed: Any
-    padding: Any = math.nan
+    padding: Any = math.nan  # Other positions; NaN without an attention mask.
+    # Positions that the loss is computed from; NaN without labels for each position.
     targets: Any = math.nan
 
     @classmethod

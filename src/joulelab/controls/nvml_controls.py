@@ -60,12 +60,9 @@ class NvmlPowerLimit(Control):
 
 @dataclass(frozen=True, slots=True)
 class NvmlClock(Control):
-    """The highest clock of a GPU or of its memory, in MHz.
+    """The highest clock of a GPU or of its memory, in MHz."""
 
-    Attributes:
-        lock: ``"GpuLockedClocks"`` or ``"MemoryLockedClocks"``, as in the names of functions.
-    """
-
+    # ``"GpuLockedClocks"`` or ``"MemoryLockedClocks"``, as in the names of functions.
     lock: str = "GpuLockedClocks"
 
     def check_rights(self) -> None:

@@ -46,13 +46,9 @@ HWMON_LIMITS = {
 
 @dataclass(frozen=True, slots=True)
 class SysfsLimit(Control):
-    """A power limit in a file, in watts.
+    """A power limit in a file, in watts."""
 
-    Attributes:
-        path: The file, which contains microwatts.
-    """
-
-    path: Path = Path()
+    path: Path = Path()  # The file, which contains microwatts.
 
     def check_rights(self) -> None:
         """Write the limit that is there, which the kernel refuses without the right."""

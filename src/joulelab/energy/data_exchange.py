@@ -69,12 +69,6 @@ class DataVolume(NamedTuple):
 class DataExchange:
     """What was exchanged in some time, in bytes; what was not counted is missing.
 
-    Attributes:
-        volumes: By place and direction. Places are ``"network"`` and ``"rdma"`` (what leaves the
-            machine), ``"loopback"`` (what does not), all of the whole machine, and of the job's
-            processes ``"files"`` (through system calls) and ``"disks"`` (what of it came from or
-            went to disks).
-
     Example:
         >>> volume = DataVolume(12.3e9, 12.2e9, 12.4e9)
         >>> exchanged = DataExchange({(DataPlace.NETWORK, Quantity.RECEIVED): volume})
@@ -82,6 +76,9 @@ class DataExchange:
         (12300000000.0, ['received 12.3 GB over the network (whole machine)'])
     """
 
+    # By place and direction. Places are ``"network"`` and ``"rdma"`` (what leaves the machine),
+    # ``"loopback"`` (what does not), all of the whole machine, and of the job's processes
+    # ``"files"`` (through system calls) and ``"disks"`` (what of it came from or went to disks).
     volumes: Mapping[tuple[DataPlace, Quantity], DataVolume]
 
     @property

@@ -24,19 +24,12 @@ WATCHER = "joulelab-watch-"
 
 @dataclass(frozen=True, slots=True)
 class LiveRecording:
-    """A recording that is being written.
+    """A recording that is being written."""
 
-    Attributes:
-        directory: Where its trace is.
-        name: That of its directory; that of the program and its process for a temporary one.
-        start_ns: When the run began, CLOCK_MONOTONIC.
-        recorder_pid: The process that writes it.
-    """
-
-    directory: Path
-    name: str
-    start_ns: int
-    recorder_pid: int
+    directory: Path  # Where its trace is.
+    name: str  # That of its directory; that of the program and its process for a temporary one.
+    start_ns: int  # When the run began, CLOCK_MONOTONIC.
+    recorder_pid: int  # The process that writes it.
 
 
 class LiveRecordings:

@@ -21,15 +21,12 @@ from joulelab.study.store import StudyStore, pack_run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """All that a host needs to run a share.
-
-    Attributes:
-        directory: The working directory of the user, whose models are imported from there; it is
-            not used where it does not exist.
-    """
+    """All that a host needs to run a share."""
 
     plan: Plan
     share: Share
+    # The working directory of the user, whose models are imported from there; it is not used where
+    # it does not exist.
     directory: Path
 
 

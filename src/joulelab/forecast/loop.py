@@ -170,36 +170,28 @@ class Overrun(NamedTuple):
 class EpochOptions:
     """Options of :func:`joulelab.epochs` and :meth:`joulelab.Meter.epochs`.
 
-    Attributes:
-        total: Number of epochs; ``None`` if it is unknown.
-        within: End the loop once the relative uncertainty of the forecast is below this value, for
-            example 0.02, so that the loop only profiles a longer one.
-        least: Minimum number of epochs before ``within`` ends the loop.
-        max_energy_j: Budget of gross energy in joules.
-        max_carbon_g: Budget of carbon in grams of CO2-equivalent.
-        carbon_intensity_g_per_kwh: Carbon intensity of the electricity. Default: that of the
-            country set with ``joulelab site``.
-        pue: Power usage effectiveness of the site. Default: 1, or that of ``joulelab site`` if its
-            carbon intensity is used.
-        on_budget: Reaction when the next epoch would exceed a budget: ``"warn"`` and go on,
-            ``"raise"`` :class:`~joulelab.errors.BudgetError`, ``"stop"`` the loop, or a function
-            that is called once with the :class:`Overrun` and returns whether to stop.
-        quiet: Print nothing.
-        tune: Lower the energy of the loop while it runs: a :class:`joulelab.Tune`.
-
     Raises:
         UserError: A value is out of range, or the carbon intensity is unknown.
     """
 
-    total: int | None = None
+    total: int | None = None  # Number of epochs; ``None`` if it is unknown.
+    # End the loop once the relative uncertainty of the forecast is below this value, for example
+    # 0.02, so that the loop only profiles a longer one.
     within: float | None = None
-    least: int = 3
-    max_energy_j: float | None = None
-    max_carbon_g: float | None = None
+    least: int = 3  # Minimum number of epochs before ``within`` ends the loop.
+    max_energy_j: float | None = None  # Budget of gross energy in joules.
+    max_carbon_g: float | None = None  # Budget of carbon in grams of CO2-equivalent.
+    # Carbon intensity of the electricity. Default: that of the country set with ``joulelab site``.
     carbon_intensity_g_per_kwh: float | None = None
+    # Power usage effectiveness of the site. Default: 1, or that of ``joulelab site`` if its carbon
+    # intensity is used.
     pue: float | None = None
+    # Reaction when the next epoch would exceed a budget: ``"warn"`` and go on, ``"raise"``
+    # :class:`~joulelab.errors.BudgetError`, ``"stop"`` the loop, or a function that is called once
+    # with the :class:`Overrun` and returns whether to stop.
     on_budget: Literal["warn", "raise", "stop"] | Callable[[Overrun], object] = "warn"
-    quiet: bool = False
+    quiet: bool = False  # Print nothing.
+    # Lower the energy of the loop while it runs: a :class:`joulelab.Tune`.
     tune: Tuning | None = None
 
     def __post_init__(self) -> None:

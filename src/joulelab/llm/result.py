@@ -47,21 +47,14 @@ class RequestEnergies:
 
 @dataclass(frozen=True, slots=True)
 class SteadyState:
-    """The time in which the server was full: from when it first was until it first no longer was.
-
-    Attributes:
-        concurrency: Requests in flight in that time.
-        cost: Joules per token in it.
-        output_tokens_per_s: Throughput in it.
-        gross_j_per_output_token: Energy with idle over all tokens that were generated in it.
-    """
+    """The time from when the server was first full until it first no longer was."""
 
     start_s: float
     stop_s: float
-    concurrency: int
-    cost: TokenCost
-    output_tokens_per_s: float
-    gross_j_per_output_token: Ratio
+    concurrency: int  # Requests in flight in that time.
+    cost: TokenCost  # Joules per token in it.
+    output_tokens_per_s: float  # Throughput in it.
+    gross_j_per_output_token: Ratio  # Energy with idle over all tokens that were generated in it.
 
     def to_json(self) -> dict[str, Any]:
         """Convert to a plain dictionary."""

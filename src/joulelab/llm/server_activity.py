@@ -97,23 +97,17 @@ _Cells = tuple[Indices, Indices, Floats]
 
 @dataclass(frozen=True, eq=False)
 class ServerActivity:
-    """What the server did over time, by one assumption about what the client does not see.
+    """What the server did over time, by one assumption about what the client does not see."""
 
-    Attributes:
-        prefill: When each prompt was processed, and how many of its tokens were.
-        decode: When each output was generated, and how many tokens.
-        context_tokens: Mean length of the context of each request while it was decoded.
-        stalled_pace: Speed of decoding while a prompt is processed, relative to that without one.
-        slow_down: Additional time of a step for each further request that is decoded, relative to
-            the time with one.
-        timing: How badly the times of the requests are explained: -2 ln L, up to a constant.
-    """
-
-    prefill: Phase
-    decode: Phase
-    context_tokens: Floats
+    prefill: Phase  # When each prompt was processed, and how many of its tokens were.
+    decode: Phase  # When each output was generated, and how many tokens.
+    context_tokens: Floats  # Mean length of the context of each request while it was decoded.
+    # Speed of decoding while a prompt is processed, relative to that without one.
     stalled_pace: float = 1.0
+    # Additional time of a step for each further request that is decoded, relative to the time with
+    # one.
     slow_down: float = 0.0
+    # How badly the times of the requests are explained: -2 ln L, up to a constant.
     timing: float = 0.0
 
     @cached_property
@@ -384,17 +378,13 @@ def activities(requests: RequestLog) -> Iterator[ServerActivity]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _PromptTiming:
-    """When prompts may have been processed. Shapes: (requests,).
-
-    Attributes:
-        whole: Which prompts were processed to their end, and not aborted.
-    """
+    """When prompts may have been processed. Shapes: (requests,)."""
 
     start_s: Floats
     first_s: Floats
     stop_s: Floats
     prompt: Floats
-    whole: Bools
+    whole: Bools  # Which prompts were processed to their end, and not aborted.
 
     def candidates(self, step_s: float) -> Iterator[tuple[Floats, Floats]]:
         """Yield when each prompt's processing may have begun and ended.

@@ -45,19 +45,15 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class FleetEnergy:
-    """Energy of a fleet within a window, or over each host's whole recording.
+    """Energy of a fleet within a window, or over each host's whole recording."""
 
-    Attributes:
-        window: Its name and times; from the first to the last reading for whole recordings.
-        energies: By host; ``None`` for a host whose log is outside the window.
-        rows: The same as plain values, see :func:`~joulelab.logs.span_energies.energy_row`.
-        total: Of all hosts, J.
-    """
-
+    # Its name and times; from the first to the last reading for whole recordings.
     window: ImportedSpan
+    # By host; ``None`` for a host whose log is outside the window.
     energies: Mapping[str, Energy | None]
+    # The same as plain values, see :func:`~joulelab.logs.span_energies.energy_row`.
     rows: Sequence[Mapping[str, Any]]
-    total: UncertainValue
+    total: UncertainValue  # Of all hosts, J.
 
     def to_json(self) -> dict[str, Any]:
         """Return the row of the fleet, with those of its hosts."""

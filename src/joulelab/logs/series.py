@@ -47,27 +47,18 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """One quantity of one component in a log.
+    """One quantity of one component in a log."""
 
-    Attributes:
-        component: ``"gpu:0"``, ``"cpu:0"``, ``"dram:0"``, ``"node"``.
-        name: What the log calls it.
-        source: The sensor, for example ``"perf.energy-pkg"``.
-        kind: What its values are.
-        overlaps: Names of meters that contain it, or that it contains. If one of them has readings,
-            this meter is left out.
-        uuid: Of the GPU, if the log states it.
-        provenance: Whether the tool measures or estimates it.
-        is_momentary: Whether its power is that of one moment, up to one update before its time.
-    """
-
-    component: str
-    name: str
-    source: str
-    kind: Kind = Kind.POWER
+    component: str  # ``"gpu:0"``, ``"cpu:0"``, ``"dram:0"``, ``"node"``.
+    name: str  # What the log calls it.
+    source: str  # The sensor, for example ``"perf.energy-pkg"``.
+    kind: Kind = Kind.POWER  # What its values are.
+    # Names of meters that contain it, or that it contains. If one of them has readings, this meter
+    # is left out.
     overlaps: tuple[str, ...] = ()
-    uuid: str = ""
-    provenance: Provenance = Provenance.MEASURED
+    uuid: str = ""  # Of the GPU, if the log states it.
+    provenance: Provenance = Provenance.MEASURED  # Whether the tool measures or estimates it.
+    # Whether its power is that of one moment, up to one update before its time.
     is_momentary: bool = False
 
 

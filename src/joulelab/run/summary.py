@@ -151,24 +151,17 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """A run with its spans and costs: what `joulelab run` and `joulelab show` print.
-
-    Attributes:
-        run: The run.
-        costs: Carbon and money of its energy.
-        comparison: With the previous run of the same command, if there is one.
-        absent: Sources that were missing, which say why a component was estimated.
-        tree: The spans by name and nesting.
-        epochs: In order of time; only for saved runs.
-        is_saved: Whether the run is shown again, so that the user may not know which it is.
-    """
+    """A run with its spans and costs: what `joulelab run` and `joulelab show` print."""
 
     run: Run
-    costs: Costs
+    costs: Costs  # Carbon and money of its energy.
+    # With the previous run of the same command, if there is one.
     comparison: Comparison | None = None
+    # Sources that were missing, which say why a component was estimated.
     absent: Sequence[Absence] = ()
-    tree: tuple[SpanNode, ...] = ()
-    epochs: tuple[Epoch, ...] = ()
+    tree: tuple[SpanNode, ...] = ()  # The spans by name and nesting.
+    epochs: tuple[Epoch, ...] = ()  # In order of time; only for saved runs.
+    # Whether the run is shown again, so that the user may not know which it is.
     is_saved: bool = False
 
     @classmethod

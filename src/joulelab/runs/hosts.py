@@ -113,13 +113,11 @@ class DistributedJob:
 
     Each host's energy is computed on its own clock and only energies are added, so clocks may
     differ.
-
-    Attributes:
-        recordings: In order of host names; several for a host on which the job restarted.
-        missing: Ranks and hosts that left no recording. Energies do not include them.
     """
 
+    # In order of host names; several for a host on which the job restarted.
     recordings: tuple[HostRecording, ...]
+    # Ranks and hosts that left no recording. Energies do not include them.
     missing: tuple[str, ...] = ()
 
     @property

@@ -18,20 +18,13 @@ LEAST_GAP = 0.01
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFilter:
-    """Which runs to list; everything that is given must apply.
-
-    Attributes:
-        name, host: Patterns such as ``train*``.
-        tags: Each ``KEY`` or ``KEY=VALUE``; the value may be a pattern.
-        since_unix_s: Started at this time or later.
-        is_failed: Failed, or whose end was not recorded.
-    """
+    """Which runs to list; everything that is given must apply."""
 
     name: str | None = None
     host: str | None = None
-    tags: tuple[str, ...] = ()
-    since_unix_s: float | None = None
-    is_failed: bool = False
+    tags: tuple[str, ...] = ()  # Each ``KEY`` or ``KEY=VALUE``; the value may be a pattern.
+    since_unix_s: float | None = None  # Started at this time or later.
+    is_failed: bool = False  # Failed, or whose end was not recorded.
 
     def matches(self, run: Run) -> bool:
         """Report whether a run is one of these."""

@@ -27,52 +27,37 @@ class SpanRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseRecord:
-    """A phase of a study run without warm-up and validation, or one epoch of it.
+    """A phase of a study run without warm-up and validation, or one epoch of it."""
 
-    Attributes:
-        phase: ``"train"`` or ``"infer"``.
-        index: Index of the epoch, from 0; -1 for a whole phase.
-        energy: Net of the idle power that its study measured.
-        complete: Whether an epoch covered the whole data set; whether a phase did all of its work,
-            which a limit in seconds may have cut short.
-        values: Everything else that was recorded, for example ``samples``, ``steps``, ``loss``,
-            ``accuracy_pct``. Values that were not measured are ``None`` or missing.
-    """
-
-    phase: str
-    index: int = -1
-    energy: Energy
+    phase: str  # ``"train"`` or ``"infer"``.
+    index: int = -1  # Index of the epoch, from 0; -1 for a whole phase.
+    energy: Energy  # Net of the idle power that its study measured.
+    # Whether an epoch covered the whole data set; whether a phase did all of its work, which a
+    # limit in seconds may have cut short.
     complete: bool = True
+    # Everything else that was recorded, for example ``samples``, ``steps``, ``loss``,
+    # ``accuracy_pct``. Values that were not measured are ``None`` or missing.
     values: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyPart:
-    """The part of a record that only runs of a study have.
+    """The part of a record that only runs of a study have."""
 
-    Attributes:
-        name: Name of the study.
-        is_idle: Whether the run measured idle power, not a cell of the plan.
-        block, order, repeat: Its position in the randomised design, from 0.
-        phases: Planned phases.
-        characteristics: Parameters, MACs and sizes of the model; empty if unknown.
-        data: The data set.
-        results, epochs: By phase, and in order of time.
-        spans: Every measured span, in order of time; energies are gross.
-    """
-
-    name: str
+    name: str  # Name of the study.
+    # Whether the run measured idle power, not a cell of the plan. block, order, repeat: Its
+    # position in the randomised design, from 0.
     is_idle: bool
     block: int
     order: int | None
     repeat: int
     seed: int | None
-    phases: tuple[str, ...]
-    characteristics: Mapping[str, Any]
-    data: Mapping[str, Any]
+    phases: tuple[str, ...]  # Planned phases.
+    characteristics: Mapping[str, Any]  # Parameters, MACs and sizes of the model; empty if unknown.
+    data: Mapping[str, Any]  # The data set. results, epochs: By phase, and in order of time.
     results: Mapping[str, PhaseRecord]
     epochs: tuple[PhaseRecord, ...]
-    spans: tuple[SpanRecord, ...]
+    spans: tuple[SpanRecord, ...]  # Every measured span, in order of time; energies are gross.
 
     @property
     def whole(self) -> list[SpanRecord]:

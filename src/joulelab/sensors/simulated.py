@@ -30,16 +30,14 @@ _QUANTITIES = {"counter": Quantity.ENERGY, "use": Quantity.USE, "job_use": Quant
 class Waveform:
     """Power as straight lines between points, repeated forever.
 
-    Attributes:
-        points: ``(t_s, power_w)`` in order of time, the first at 0, the last at the period.
-            Two points at one time are a jump.
-
     Example:
         >>> wave = Waveform.square(low_w=100, high_w=600, period_s=0.2)
         >>> wave.power_w(0.05), wave.power_w(0.15), wave.energy_j(0.0, 1.0)
         (600.0, 100.0, 350.0)
     """
 
+    # ``(t_s, power_w)`` in order of time, the first at 0, the last at the period. Two points at one
+    # time are a jump.
     points: tuple[tuple[float, float], ...]
     _times: tuple[float, ...] = field(init=False, repr=False, compare=False)
     _energies: tuple[float, ...] = field(init=False, repr=False, compare=False)

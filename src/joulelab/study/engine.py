@@ -13,13 +13,9 @@ from joulelab.study.worker import Json, WorkerProcess
 
 
 class Engine(Protocol):
-    """Places shares on hosts, one at a time on each, and passes on what becomes of them.
+    """Places shares on hosts, one at a time on each, and passes on what becomes of them."""
 
-    Attributes:
-        name: Of the command line.
-    """
-
-    name: str
+    name: str  # Of the command line.
 
     def places(self) -> int:
         """Return how many shares can run at the same time; 0 if no host is left."""

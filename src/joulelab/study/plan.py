@@ -103,29 +103,22 @@ class Table(BaseModel):
 
 
 class DataPlan(Table):
-    """The data set; see :func:`joulelab.workloads.datasets.load_dataset`.
+    """The data set; see :func:`joulelab.workloads.datasets.load_dataset`."""
 
-    Attributes:
-        name: Which one. ``digits`` ships with scikit-learn and needs no network; ``tokens`` is for
-            language models.
-        root: Directory of a local copy; empty: the usual locations.
-        download: Whether it may be downloaded.
-        image_size: Images are resized to a square of this side, in pixels.
-        train_count: Training images of ``synthetic``, or training sequences of ``tokens``.
-        test_count: Test images of ``synthetic``, or prompts of ``tokens``.
-        num_classes: Classes of ``synthetic``.
-        structure: Whether the classes of ``synthetic`` can be learned.
-        loader_workers: Processes that load data for ``input_path = "loader"``.
-    """
-
+    # Which one. ``digits`` ships with scikit-learn and needs no network; ``tokens`` is for language
+    # models.
     name: DataName = "digits"
-    root: str = ""
-    download: bool = False
-    image_size: PositiveInt = 32
+    root: str = ""  # Directory of a local copy; empty: the usual locations.
+    download: bool = False  # Whether it may be downloaded.
+    image_size: PositiveInt = 32  # Images are resized to a square of this side, in pixels.
+    # Training images of ``synthetic``, or training sequences of ``tokens``.
     train_count: Annotated[int, Field(gt=0, le=10_000_000)] = 50_000
+    # Test images of ``synthetic``, or prompts of ``tokens``.
     test_count: Annotated[int, Field(gt=0, le=10_000_000)] = 10_000
-    num_classes: Annotated[int, Field(ge=2, le=1000)] = 10
+    num_classes: Annotated[int, Field(ge=2, le=1000)] = 10  # Classes of ``synthetic``.
+    # Whether the classes of ``synthetic`` can be learned.
     structure: Literal["learnable", "random"] = "learnable"
+    # Processes that load data for ``input_path = "loader"``.
     loader_workers: Annotated[int, Field(ge=0)] = 2
 
 
@@ -134,31 +127,29 @@ class FactorsPlan(Table):
 
     The factors are those of :data:`joulelab.runs.FACTORS`; the data set has a table of its own.
     A factor without levels does not apply.
-
-    Attributes:
-        memory_format: Of images, like ``input_path``.
-        prompt_tokens: Of language models, like the following ones: tokens of a prompt, and of a
-            sequence in training.
-        output_tokens: Tokens that decoding adds to a prompt.
-        attention: Implementation of attention.
-        cache: Kind of cache that prefill fills and decoding reads.
-        power_limit_w: Power limits, W: of the GPU, or of the processors' packages for cells on the
-            CPU. It is set for the time of a cell. ``None``: limits stay as they are.
-        clock_mhz: Highest clocks of the GPU, MHz; likewise.
     """
 
     batch_size: list[PositiveInt] = Field(default=[128], min_length=1)
     precision: list[Precision] = Field(default=["fp32"], min_length=1)
+    # Of images, like ``input_path``.
     memory_format: Annotated[list[MemoryFormat] | None, Field(min_length=1)] = ["contiguous"]
     compile: list[bool] = Field(default=[False], min_length=1)
     optimizer: list[Optimizer] = Field(default=["sgd"], min_length=1)
     input_path: Annotated[list[InputPath] | None, Field(min_length=1)] = ["device"]
     device: list[Device] = Field(default=["auto"], min_length=1)
+    # Of language models, like the following ones: tokens of a prompt, and of a sequence in
+    # training.
     prompt_tokens: list[PositiveInt] | None = Field(default=None, min_length=1)
+    # Tokens that decoding adds to a prompt.
     output_tokens: list[PositiveInt] | None = Field(default=None, min_length=1)
+    # Implementation of attention.
     attention: list[Attention] | None = Field(default=None, min_length=1)
+    # Kind of cache that prefill fills and decoding reads.
     cache: list[Cache] | None = Field(default=None, min_length=1)
+    # Power limits, W: of the GPU, or of the processors' packages for cells on the CPU. It is set
+    # for the time of a cell. ``None``: limits stay as they are.
     power_limit_w: list[PositiveFloat] | None = Field(default=None, min_length=1)
+    # Highest clocks of the GPU, MHz; likewise.
     clock_mhz: list[PositiveFloat] | None = Field(default=None, min_length=1)
 
     @field_validator("*", mode="before")
@@ -191,41 +182,31 @@ def _with_one_length(table: Any, lengths: tuple[str, ...], default: int) -> Any:
 
 
 class TrainPlan(Table):
-    """Training. The defaults are the paper's (section V), except for the length.
-
-    Attributes:
-        epochs: Length in passes over the training set; 1 if no length is given.
-        steps: Length in optimiser steps.
-        seconds: Longest time in seconds; the current step is finished. It may bound another length
-            or be the only one.
-        warmup_steps: Steps before the measured ones, discarded and undone.
-        learning_rate: Learning rate of the optimiser.
-        momentum: Momentum of SGD.
-        weight_decay: Weight decay of the optimiser.
-        gradient_accumulation_steps: Batches per step of the optimiser, of language models (1).
-        augment: Random crop and flip, of images.
-        validate_epochs: ``validate`` in the file: measure test accuracy after each epoch, of
-            models of images.
-        within: Stop training as soon as the energy of ``epochs`` epochs can be forecast to this
-            relative uncertainty, for example 0.02; the forecast is recorded.
-        least_epochs: With ``within``: train at least this long; default 3.
-        most_epochs: With ``within``: train at most this long; default ``epochs``.
-    """
+    """Training. The defaults are the paper's (section V), except for the length."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
+    # Length in passes over the training set; 1 if no length is given.
     epochs: PositiveInt | None = None
-    steps: PositiveInt | None = None
+    steps: PositiveInt | None = None  # Length in optimiser steps.
+    # Longest time in seconds; the current step is finished. It may bound another length or be the
+    # only one.
     seconds: Seconds | None = None
+    # Steps before the measured ones, discarded and undone.
     warmup_steps: Annotated[int, Field(ge=0)] = 5
-    learning_rate: Annotated[float, Field(gt=0)] = 0.001
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    learning_rate: Annotated[float, Field(gt=0)] = 0.001  # Learning rate of the optimiser.
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # Momentum of SGD.
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4  # Weight decay of the optimiser.
+    # Batches per step of the optimiser, of language models (1).
     gradient_accumulation_steps: PositiveInt | None = None
-    augment: bool = True
+    augment: bool = True  # Random crop and flip, of images.
+    # ``validate`` in the file: measure test accuracy after each epoch, of models of images.
     validate_epochs: Annotated[bool, Field(alias="validate")] = True
+    # Stop training as soon as the energy of ``epochs`` epochs can be forecast to this relative
+    # uncertainty, for example 0.02; the forecast is recorded.
     within: Annotated[float, Field(gt=0, lt=1)] | None = None
-    least_epochs: PositiveInt | None = None
+    least_epochs: PositiveInt | None = None  # With ``within``: train at least this long; default 3.
+    # With ``within``: train at most this long; default ``epochs``.
     most_epochs: PositiveInt | None = None
 
     @model_validator(mode="after")
@@ -245,20 +226,15 @@ class TrainPlan(Table):
 
 
 class InferPlan(Table):
-    """Inference over the test set; also prefill and decoding of a language model.
+    """Inference over the test set; also prefill and decoding of a language model."""
 
-    Attributes:
-        passes: Length in passes over the test set; 5 if no length is given, so that both phases
-            process 50,000 images of CIFAR-10 (section V of the paper).
-        steps: Length in batches.
-        seconds: Longest time in seconds; the current batch is finished. As in training.
-        warmup_steps: Batches before the measured ones, discarded.
-    """
-
+    # Length in passes over the test set; 5 if no length is given, so that both phases process
+    # 50,000 images of CIFAR-10 (section V of the paper).
     passes: PositiveInt | None = None
-    steps: PositiveInt | None = None
+    steps: PositiveInt | None = None  # Length in batches.
+    # Longest time in seconds; the current batch is finished. As in training.
     seconds: Seconds | None = None
-    warmup_steps: Annotated[int, Field(ge=0)] = 5
+    warmup_steps: Annotated[int, Field(ge=0)] = 5  # Batches before the measured ones, discarded.
 
     @model_validator(mode="before")
     @classmethod
@@ -274,32 +250,25 @@ def _time_limit(text: str) -> str:
 
 
 class FleetPlan(Table):
-    """Where a study runs that an engine spreads over hosts. It does not change what is measured.
+    """Where a study runs that an engine spreads over hosts. It does not change what is measured."""
 
-    Attributes:
-        nodes: Most hosts at the same time. Up to ``repeats`` hosts, each block runs on one of
-            them; more divide blocks. Default: one per block, or all for a single block.
-        exclusive: Whether a cell has a host for itself. Without it, jobs of others may run next to
-            it, and what they use is attributed to them.
-        python: Python interpreter on the hosts of Slurm; default: the one that runs the study.
-        partition: Partition of Slurm, like the following ones: ``--partition``.
-        account: ``--account``.
-        time: ``--time``, of the job of a block, for example ``"4:00:00"``.
-        gres: ``--gres``, for example ``"gpu:1"``.
-        sbatch: More options of ``sbatch``, for example ``{constraint = "a100"}``.
-        address: Address of a Ray cluster; ``auto``: the running one.
-        resources: Resources of Ray that a cell needs of its host, for example ``{GPU = 1.0}``.
-    """
-
+    # Most hosts at the same time. Up to ``repeats`` hosts, each block runs on one of them; more
+    # divide blocks. Default: one per block, or all for a single block.
     nodes: PositiveInt | None = None
+    # Whether a cell has a host for itself. Without it, jobs of others may run next to it, and what
+    # they use is attributed to them.
     exclusive: bool = True
+    # Python interpreter on the hosts of Slurm; default: the one that runs the study.
     python: str | None = None
-    partition: str | None = None
-    account: str | None = None
+    partition: str | None = None  # Partition of Slurm, like the following ones: ``--partition``.
+    account: str | None = None  # ``--account``.
+    # ``--time``, of the job of a block, for example ``"4:00:00"``.
     time: Annotated[str, AfterValidator(_time_limit)] | None = None
-    gres: str | None = None
+    gres: str | None = None  # ``--gres``, for example ``"gpu:1"``.
+    # More options of ``sbatch``, for example ``{constraint = "a100"}``.
     sbatch: dict[str, str | int | bool] = {}
-    address: str = "auto"
+    address: str = "auto"  # Address of a Ray cluster; ``auto``: the running one.
+    # Resources of Ray that a cell needs of its host, for example ``{GPU = 1.0}``.
     resources: dict[str, Annotated[float, Field(ge=0)]] = {}
 
 
@@ -343,44 +312,33 @@ def _in_order(phases: list[Phase]) -> list[Phase]:
 
 
 class Plan(Table):
-    """The plan of a study.
+    """The plan of a study."""
 
-    Attributes:
-        name: Name of the study, and of its default directory.
-        models: Canonical names; ``paper`` stands for the paper's sixteen models.
-        phases: What each cell does, in order.
-        repeats: Blocks; each runs every cell once.
-        seed: Models of repeat r start from seed + r.
-        idle_s: T_m, the seconds of idle before and after each block; 0 for no baseline.
-        hang_s: A cell that reports nothing for this long fails.
-        sensors: Names for :func:`joulelab.sensors.discovery.discover`; empty: all.
-        data: The data set.
-        factors: The levels of each factor.
-        train: How to train.
-        infer: How to infer.
-        fleet: Where to run it; not a part of what is measured.
-    """
-
-    name: StudyName
+    name: StudyName  # Name of the study, and of its default directory.
+    # Canonical names; ``paper`` stands for the paper's sixteen models.
     models: Annotated[
         list[Annotated[str, AfterValidator(_known_model)]],
         Field(min_length=1),
         BeforeValidator(_expand_models),
         AfterValidator(_distinct),
     ]
+    # What each cell does, in order.
     phases: Annotated[
         list[Phase], Field(min_length=1), AfterValidator(_distinct), AfterValidator(_in_order)
     ] = ["train", "infer"]
-    repeats: PositiveInt = 1
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    repeats: PositiveInt = 1  # Blocks; each runs every cell once.
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # Models of repeat r start from seed + r.
+    # T_m, the seconds of idle before and after each block; 0 for no baseline.
     idle_s: Annotated[float, Field(ge=0, le=3600)] = 5.0
+    # A cell that reports nothing for this long fails.
     hang_s: Annotated[float, Field(gt=0)] = 6 * 3600.0
+    # Names for :func:`joulelab.sensors.discovery.discover`; empty: all.
     sensors: Annotated[list[str], AfterValidator(_distinct)] = []
-    data: DataPlan = DataPlan()
-    factors: FactorsPlan = FactorsPlan()
-    train: TrainPlan = TrainPlan()
-    infer: InferPlan = InferPlan()
-    fleet: FleetPlan = FleetPlan()
+    data: DataPlan = DataPlan()  # The data set.
+    factors: FactorsPlan = FactorsPlan()  # The levels of each factor.
+    train: TrainPlan = TrainPlan()  # How to train.
+    infer: InferPlan = InferPlan()  # How to infer.
+    fleet: FleetPlan = FleetPlan()  # Where to run it; not a part of what is measured.
 
     @model_validator(mode="before")
     @classmethod

@@ -43,12 +43,9 @@ class Change(NamedTuple):
 
 @dataclass(slots=True)
 class DriftTest:
-    """Compares windows of steps, one after the other, with the first ones.
+    """Compares windows of steps, one after the other, with the first ones."""
 
-    Attributes:
-        tolerances: Changes of the logarithms of time and power that do not count.
-    """
-
+    # Changes of the logarithms of time and power that do not count.
     tolerances: tuple[float, float]
     _windows: list[tuple[float, float]] = field(default_factory=list)
     _looks: int = 0

@@ -31,17 +31,13 @@ LEAST_FACTOR = 0.01
 
 @dataclass(frozen=True, slots=True)
 class ReplayTable:
-    """A recorded table.
+    """A recorded table."""
 
-    Attributes:
-        knobs: The knobs, in the requested order.
-        rows: (time in s, energy in J) of each measurement, by a level of each knob.
-        work_to_target: Likewise the units of work until the target, infinite if it was not
-            reached. 1 without such a column: the unit of work is the whole run to the target.
-    """
-
-    knobs: tuple[Knob, ...]
+    knobs: tuple[Knob, ...]  # The knobs, in the requested order.
+    # (time in s, energy in J) of each measurement, by a level of each knob.
     rows: Mapping[tuple[Level, ...], Sequence[tuple[float, float]]]
+    # Likewise the units of work until the target, infinite if it was not reached. 1 without such a
+    # column: the unit of work is the whole run to the target.
     work_to_target: Mapping[tuple[Level, ...], Sequence[float]]
 
     @property

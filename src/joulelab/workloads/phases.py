@@ -111,20 +111,16 @@ class OptimizerSettings(PhaseSettings):
 class ImageSettings(PhaseSettings):
     """Settings of phases that process images; ``bf16`` is autocast.
 
-    Attributes:
-        memory_format: ``"contiguous"`` or ``"channels_last"``.
-        input_path: ``"device"`` keeps the data set on the device and augments it there;
-            ``"loader"`` uses a DataLoader and torchvision's transforms, as the paper did.
-        loader_workers: Processes of the loader; 0 loads in the calling thread.
-        cudnn_benchmark: Whether cuDNN searches for its fastest algorithm (during warm-up).
-
     Raises:
         UserError: A value is out of range, or two lengths are given.
     """
 
-    memory_format: str = "contiguous"
+    memory_format: str = "contiguous"  # ``"contiguous"`` or ``"channels_last"``.
+    # ``"device"`` keeps the data set on the device and augments it there; ``"loader"`` uses a
+    # DataLoader and torchvision's transforms, as the paper did.
     input_path: str = "device"
-    loader_workers: int = 2
+    loader_workers: int = 2  # Processes of the loader; 0 loads in the calling thread.
+    # Whether cuDNN searches for its fastest algorithm (during warm-up).
     cudnn_benchmark: bool = True
 
     def _check(self, *precisions: str) -> None:
@@ -139,18 +135,14 @@ class ImageSettings(PhaseSettings):
 class TrainSettings(ImageSettings, OptimizerSettings):
     """Settings of training on images. The defaults are the paper's hyperparameters (section IV).
 
-    Attributes:
-        augment: Random crop with 4 pixels of padding, and a horizontal flip if it preserves the
-            label.
-        validate: Whether to measure the accuracy on the test set after each epoch.
-
     Example:
         >>> TrainSettings().epochs, TrainSettings(steps=20).epochs
         (1, None)
     """
 
+    # Random crop with 4 pixels of padding, and a horizontal flip if it preserves the label.
     augment: bool = True
-    validate: bool = True
+    validate: bool = True  # Whether to measure the accuracy on the test set after each epoch.
 
     def __post_init__(self) -> None:
         self._check(*PRECISIONS)
@@ -161,15 +153,13 @@ class TrainSettings(ImageSettings, OptimizerSettings):
 class InferSettings(ImageSettings):
     """Settings of an inference phase.
 
-    Attributes:
-        passes: Passes over the test set; 5 if none of ``passes``, ``steps`` and ``seconds`` is
-            given, as in the paper: with CIFAR-10 both phases process 50,000 images.
-
     Example:
         >>> InferSettings().passes
         5
     """
 
+    # Passes over the test set; 5 if none of ``passes``, ``steps`` and ``seconds`` is given, as in
+    # the paper: with CIFAR-10 both phases process 50,000 images.
     passes: int | None = None
 
     def __post_init__(self) -> None:

@@ -42,26 +42,17 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TrackedRun:
-    """The values of a run's record, ready to be logged.
-
-    Attributes:
-        id, name: Of the run.
-        started_unix_s, ended_unix_s: When it ran.
-        rows: The epochs, in order of time.
-        totals: Values of the whole run, by their full names.
-        labels: Where the values come from, by their full names.
-        record: Content of ``run.json``.
-        page: Returns the report page, for which it may have to wait; ``None`` if there is none.
-    """
+    """The values of a run's record, ready to be logged."""
 
     id: str
     name: str
     started_unix_s: float
     ended_unix_s: float
-    rows: Sequence[Row]
-    totals: Metrics
-    labels: Mapping[str, str]
-    record: str
+    rows: Sequence[Row]  # The epochs, in order of time.
+    totals: Metrics  # Values of the whole run, by their full names.
+    labels: Mapping[str, str]  # Where the values come from, by their full names.
+    record: str  # Content of ``run.json``.
+    # Returns the report page, for which it may have to wait; ``None`` if there is none.
     page: Callable[[], bytes | None]
 
     @property

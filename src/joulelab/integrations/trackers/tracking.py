@@ -33,15 +33,10 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Where runs are tracked. Its package is imported when something is logged.
+    """Where runs are tracked. Its package is imported when something is logged."""
 
-    Attributes:
-        name: Name for people.
-        package: Package that must be installed.
-    """
-
-    name: str
-    package: str
+    name: str  # Name for people.
+    package: str  # Package that must be installed.
 
     def attach(self) -> bool:
         """Note the tracker's run that is active on this thread; return whether there is one."""

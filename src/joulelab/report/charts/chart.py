@@ -58,15 +58,11 @@ class Selector:
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """A sentence of a caption.
+    """A sentence of a caption."""
 
-    Attributes:
-        text: The sentence.
-        where: Column to value: the sentence is about views with a row that has one of these values.
-            ``True`` stands for any but false, 0 and missing. Empty: it is about every view.
-    """
-
-    text: str
+    text: str  # The sentence.
+    # Column to value: the sentence is about views with a row that has one of these values. ``True``
+    # stands for any but false, 0 and missing. Empty: it is about every view.
     where: Mapping[str, Any] = field(default_factory=dict)
 
     def is_about(self, rows: pd.DataFrame) -> bool:

@@ -35,21 +35,13 @@ _STEPS = {
 
 @dataclass(frozen=True)
 class Trial:
-    """What a meter gave while it was tried.
+    """What a meter gave while it was tried."""
 
-    Attributes:
-        name: The name of its entry.
-        table: The entry, with what was found.
-        channels: Its channels as they will be recorded.
-        latest: The latest value of each channel, W or J.
-        update_period_s: Time between two new values, at least that between two requests; ``None``
-            if it did not show.
-    """
-
-    name: str
-    table: dict[str, Any]
-    channels: Sequence[Channel]
-    latest: Sequence[float | None]
+    name: str  # The name of its entry.
+    table: dict[str, Any]  # The entry, with what was found.
+    channels: Sequence[Channel]  # Its channels as they will be recorded.
+    latest: Sequence[float | None]  # The latest value of each channel, W or J.
+    # Time between two new values, at least that between two requests; ``None`` if it did not show.
     update_period_s: float | None
 
 
