@@ -15,6 +15,7 @@ from typing import Any
 
 from joulelab.sensors.host import clock_offset_ns
 from joulelab.sensors.nvml_accuracy import (
+    COUNTER_TIME_UNCERTAINTY_S,
     GAIN_UNCERTAINTY,
     HOLE_PERIODS,
     INSTANT_WINDOW_S,
@@ -195,6 +196,7 @@ def counter(component: str) -> Scalar:
         provenance=Provenance.MEASURED,
         update_period_s=USUAL_PERIOD_S,
         polled=True,
+        time_uncertainty_s=COUNTER_TIME_UNCERTAINTY_S,
         resolution=1e-3,
         gain_uncertainty=GAIN_UNCERTAINTY,
         priority=1,
