@@ -14,7 +14,7 @@ import pytest
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
-from joulelab.sensors.meters.entries import parse_entry, sensors_file
+from joulelab.sensors.meters.entries import parse_entry
 from joulelab.sensors.meters.polling import MeterSensor, channels_of
 from joulelab.sensors.meters.replies import MeterError, number_at, parse_reply
 from joulelab.sensors.sensor import Gap
@@ -22,7 +22,7 @@ from joulelab.sensors.sensor import Gap
 START_S, STOP_S = 1000.0, 1120.0
 FROM_S, UNTIL_S = 1050.0, 1070.0
 SPANS = [(1010.0, 1045.0), (1045.0, 1075.0), (1080.0, 1115.0), (1010.0, 1115.0)]
-ENTRY = parse_entry("desk", {"kind": "shelly", "address": "x", "resolution_j": 3.6}, sensors_file())
+ENTRY = parse_entry("desk", {"kind": "shelly", "address": "x", "resolution_j": 3.6})
 RNG = np.random.default_rng(5)
 EDGES_S = np.append(START_S - 10, START_S - 10 + np.cumsum(np.full(300, 0.5)))
 POWER_W = np.repeat(RNG.choice([110.0, 180.0, 320.0], 30), 10) + RNG.normal(0, 8, 300)

@@ -36,7 +36,7 @@ from hypothesis import strategies as st
 from joulelab.errors import UserError
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.meters import discover_meters
-from joulelab.sensors.meters.entries import parse_entry, read_entries, secret, sensors_file
+from joulelab.sensors.meters.entries import parse_entry, read_entries, secret
 from joulelab.sensors.meters.http_client import digest
 from joulelab.sensors.meters.polling import open_meter
 from joulelab.sensors.meters.readers import parse_ipmi
@@ -60,7 +60,7 @@ def meter_of():
     opened = []
 
     def make(**table):
-        sensor = open_meter("desk", parse_entry("desk", FAST | table, sensors_file()))
+        sensor = open_meter("desk", parse_entry("desk", FAST | table))
         opened.append(sensor)
         return sensor
 
@@ -477,7 +477,7 @@ WRONG = [
 @pytest.mark.parametrize(("table", "reason"), WRONG)
 def test_a_wrong_entry_is_named_with_the_reason(table, reason, home):
     with pytest.raises(UserError, match=r"sensors\.toml: \[desk\]") as error:
-        parse_entry("desk", table, sensors_file())
+        parse_entry("desk", table)
     assert reason in str(error.value)
     assert "geheim" not in str(error.value)
 
@@ -504,7 +504,7 @@ def test_secrets_come_from_the_environment_or_private_files(home, monkeypatch, t
     file.write_text("geheim\n")
     file.chmod(0o644)
     table = {"kind": "shelly", "address": "x", "user": "a"}
-    entry = parse_entry("desk", table | {"password_file": str(file)}, sensors_file())
+    entry = parse_entry("desk", table | {"password_file": str(file)})
     with pytest.raises(UserError, match="not private"):
         secret(entry, "password")
     file.chmod(0o600)
@@ -512,7 +512,7 @@ def test_secrets_come_from_the_environment_or_private_files(home, monkeypatch, t
     file.unlink()
     with pytest.raises(UserError, match="cannot read"):
         secret(entry, "password")
-    entry = parse_entry("desk", table | {"password_env": "NO_SUCH"}, sensors_file())
+    entry = parse_entry("desk", table | {"password_env": "NO_SUCH"})
     (home / "sensors.toml").write_text(
         '[desk]\nkind = "shelly"\naddress = "x"\nuser = "a"\npassword_env = "NO_SUCH"\n'
     )

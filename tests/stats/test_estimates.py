@@ -13,7 +13,6 @@ from joulelab.stats.estimates import (
     estimate,
     estimate_ratio,
     mean_with_errors,
-    widening,
 )
 
 NORMAL = stats.norm.ppf(0.975)
@@ -91,7 +90,7 @@ positive = st.floats(1e-300, 1e300)
 
 def row(value, random):
     return {"x": value, "x_low": value - random, "x_high": value + random, "x_random": random,
-            "x_n": 2, "x_df": 1.0}  # fmt: skip
+            "x_n": 2}  # fmt: skip
 
 
 @given(positive, positive, st.floats(0, 1e300), st.booleans())
@@ -108,16 +107,6 @@ def test_a_ratio_beyond_a_factor_of_10_cannot_be_determined():
     found = estimate_ratio(row(1e-6, 1.0), row(1.0, 0.1), "x", shared=False)
     assert found.value == pytest.approx(1e-6)
     assert (found.low, found.high) == (0.0, math.inf)
-
-
-def test_intervals_that_hold_together_are_wider():
-    one, other = row(3.0, 0.3), row(2.0, 0.1)
-    alone = estimate_ratio(one, other, "x", shared=False)
-    together = estimate_ratio(one, other, "x", shared=False, comparisons=2)
-    # Student's t of one degree of freedom: 12.71 at 95 %, 25.45 at 97.5 %
-    assert widening(2, df=1.0) == pytest.approx(25.45 / 12.71, rel=1e-3)
-    half = math.log(alone.high / alone.value)
-    assert math.log(together.high / together.value) == pytest.approx(half * widening(2, df=1.0))
 
 
 def test_errors_that_all_values_share_do_not_average_out():

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
-from scipy.special import ndtri, stdtrit
+from scipy.special import ndtri
 
 from joulelab.arrays import Floats
 from joulelab.stats.variance import Codes, prior, scatter
@@ -163,20 +163,18 @@ def estimate_ratio(
     column: str,
     *,
     shared: bool,
-    comparisons: int = 1,
 ) -> Estimate:
     """Return one row's quantity over another's; unknown unless both are positive.
 
     The relative half-widths of the two add in quadrature, on a logarithmic scale, so that x/y and
     y/x have the same interval, see :func:`ratio_interval`.
 
-    Both rows have ``column`` with its ends ``_low``, ``_high``, ``_n``, ``_random`` and ``_df``, as
-    in :func:`joulelab.findings.summary.summary`. ``shared`` states whether what all repeats of a
-    row share counts (different sensors) or cancels. The interval holds together with those of
-    ``comparisons`` in all.
+    Both rows have ``column`` with its ends ``_low``, ``_high``, ``_n`` and ``_random``, as in
+    :func:`joulelab.findings.summary.summary`. ``shared`` states whether what all repeats of a row
+    share counts (different sensors) or cancels.
 
     Example:
-        >>> one = {"x": 6.0, "x_random": 0.3, "x_n": 3, "x_df": 2.0}
+        >>> one = {"x": 6.0, "x_random": 0.3, "x_n": 3}
         >>> found = estimate_ratio(one, one | {"x": 2.0, "x_random": 0.1}, "x", shared=False)
         >>> round(found.value, 3), round(found.low, 2), round(found.high, 2)
         (3.0, 2.8, 3.22)
@@ -186,7 +184,6 @@ def estimate_ratio(
         return UNKNOWN
     rows = (numerator, denominator)
     half = math.hypot(*(_relative(row, column, shared) for row in rows))
-    half *= widening(comparisons, min(float(row[f"{column}_df"]) for row in rows))
     n = min(int(row[f"{column}_n"]) for row in rows)
     return Estimate(above / below, *ratio_interval(above / below, half), n)
 
@@ -231,18 +228,14 @@ def mean_with_errors(values: Floats, halves: Floats) -> tuple[float, float]:
     return float(np.mean(values)), math.hypot(scatter, 0.0 if math.isnan(own) else own)
 
 
-def widening(comparisons: int, df: float = math.inf) -> float:
+def widening(comparisons: int) -> float:
     """Return how much wider an interval is if it is to hold together with others (Bonferroni).
 
     Example:
-        >>> widening(1), round(widening(10), 2), round(widening(10, df=2.0), 2)
-        (1.0, 1.43, 3.27)
+        >>> widening(1), round(widening(10), 2)
+        (1.0, 1.43)
     """
-    if comparisons == 1:
-        return 1.0
-    ends = [UPPER, 1 - (1 - UPPER) / comparisons]
-    plain, wide = (stdtrit(df, end) if 0 < df < math.inf else ndtri(end) for end in ends)
-    return float(wide / plain)
+    return float(ndtri(1 - (1 - UPPER) / comparisons) / ndtri(UPPER))
 
 
 def _relative(row: Mapping[str, Any], column: str, shared: bool) -> float:

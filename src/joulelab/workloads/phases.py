@@ -246,13 +246,6 @@ class PhaseResult:
         return sum(waits) if waits else None
 
     @property
-    def data_wait_share(self) -> float | None:
-        """:attr:`data_wait_s` over :attr:`duration_s`, in [0, 1]; ``None`` on the device path."""
-        if self.data_wait_s is None or self.duration_s == 0:
-            return None
-        return self.data_wait_s / self.duration_s
-
-    @property
     def loss(self) -> float | None:
         """Loss of the last epoch, if the phase has one."""
         return self.epochs[-1].loss

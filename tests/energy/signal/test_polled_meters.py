@@ -12,7 +12,7 @@ from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.signal import Source, energy_curve, freezes, observed
 from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import Window
-from joulelab.sensors.meters.entries import parse_entry, sensors_file
+from joulelab.sensors.meters.entries import parse_entry
 from joulelab.sensors.meters.polling import channels_of
 from joulelab.sensors.sensor import Reading
 
@@ -60,7 +60,7 @@ class Meter:
 
 
 def channels(**table):
-    return channels_of("m", parse_entry("m", {"address": "x"} | table, sensors_file()))
+    return channels_of("m", parse_entry("m", {"address": "x"} | table))
 
 
 def steps(rng):

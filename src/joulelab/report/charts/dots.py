@@ -36,7 +36,7 @@ def dots(
     )
 
 
-def dashed_line(column: str, row_px: int = ROW_PX) -> alt.Chart:
+def dashed_line(column: str) -> alt.Chart:
     """Draw a vertical line across :func:`dots` at the value of a constant column."""
-    line: alt.Chart = chart(height=alt.Step(row_px)).mark_rule(strokeDash=[5, 3])
+    line: alt.Chart = chart(height=alt.Step(ROW_PX)).mark_rule(strokeDash=[5, 3])
     return line.encode(x=f"min({column}):Q")

@@ -79,14 +79,14 @@ def try_meter(name: str, table: dict[str, Any]) -> Trial:
     Raises:
         UserError: The entry is wrong, or the meter gives no value.
     """
-    entry = parse_entry(name, table, sensors_file())
+    entry = parse_entry(name, table)
     variants = [table]
     if entry.kind == "redfish" and not {"energy", "power_supplies"} & table.keys():
         # What a controller may have, best first.
         variants = [table | {"energy": True}, table, table | {"power_supplies": MOST_SUPPLIES}]
     reason = "it gave no value"
     for variant in variants:
-        sensor = open_meter(name, parse_entry(name, variant, sensors_file()))
+        sensor = open_meter(name, parse_entry(name, variant))
         try:
             readings, reason = _read(sensor, reason)
             if readings:
@@ -168,7 +168,7 @@ def _trial(
         step = _step(channel.quantity, set(seen))
         if step is not None and step != channel.resolution:
             found.setdefault(key, step)
-    channels = open_meter(name, parse_entry(name, found, sensors_file())).channels
+    channels = open_meter(name, parse_entry(name, found)).channels
     latest = [seen[-1] if seen else None for seen in values[: len(channels)]]
     return Trial(name, found, channels, latest, period_s)
 
@@ -193,7 +193,7 @@ def save_entry(name: str, table: dict[str, Any]) -> Path:
         StoreError: It cannot be written.
     """
     path = sensors_file()
-    tables = read_tables(path)
+    tables = read_tables()
     saved = tables.get(name, {})
     is_same = isinstance(saved, dict) and all(
         saved.get(key) == table.get(key) for key in ("kind", "address", "command")

@@ -154,12 +154,13 @@ def sensors_file() -> Path:
     return home() / "sensors.toml"
 
 
-def read_tables(path: Path) -> dict[str, Any]:
-    """Read the tables of a file of meters, unchecked; none if it does not exist.
+def read_tables() -> dict[str, Any]:
+    """Read the tables of the file of meters, unchecked; none if it does not exist.
 
     Raises:
         UserError: It cannot be read, or is not TOML.
     """
+    path = sensors_file()
     try:
         return parse_toml(read_whole(path))
     except FileNotFoundError:
@@ -168,13 +169,13 @@ def read_tables(path: Path) -> dict[str, Any]:
         raise UserError(f"cannot read {path}", why=str(error), hint="fix the file") from error
 
 
-def parse_entry(name: str, table: Any, path: Path) -> Entry:
-    """Check one table of a file of meters.
+def parse_entry(name: str, table: Any) -> Entry:
+    """Check one table of the file of meters.
 
     Raises:
         UserError: Something in it is wrong; the message names it.
     """
-    where = f"{path}: [{name}]"
+    where = f"{sensors_file()}: [{name}]"
     if not _NAME.fullmatch(name):
         raise UserError(
             f"{where} is no name of a meter", hint="use letters, digits, dots, dashes, underscores"
@@ -241,20 +242,19 @@ def _check_url(url: SplitResult) -> None:
         )
 
 
-def read_entries(path: Path | None = None) -> tuple[dict[str, Entry], dict[str, UserError]]:
-    """Read a file of meters: those that are right, and an error for each that is not, by name.
+def read_entries() -> tuple[dict[str, Entry], dict[str, UserError]]:
+    """Read the file of meters: those that are right, and an error for each that is not, by name.
 
     The error of a file that cannot be read has the file's name.
     """
-    path = path or sensors_file()
     entries, errors = {}, {}
     try:
-        tables = read_tables(path)
+        tables = read_tables()
     except UserError as error:
-        return {}, {path.name: error}
+        return {}, {sensors_file().name: error}
     for name, table in tables.items():
         try:
-            entries[name] = parse_entry(name, table, path)
+            entries[name] = parse_entry(name, table)
         except UserError as error:
             errors[name] = error
     return entries, errors
