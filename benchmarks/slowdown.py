@@ -118,9 +118,7 @@ def _spans_and_none(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the times of slices with one span per step, and of adjacent slices without."""
     with joulelab.Meter(sensors=sensors) as meter:
-        log = meter._log
-        log._stopping.set()
-        log._thread.join()
+        log = _without_thread(meter)
 
         def with_spans() -> None:
             for index in range(SLICE_STEPS):
@@ -141,9 +139,93 @@ def _spans_and_none(
                 seconds[work].append(time.perf_counter() - start_s)
             if index % SLICES_PER_FLUSH == SLICES_PER_FLUSH - 1:
                 start_s = time.perf_counter()
+                log.record_reference()
                 log.flush()
                 flush_s.append((time.perf_counter() - start_s) / SLICES_PER_FLUSH)
     return np.array(seconds[with_spans]) + np.median(flush_s), np.array(seconds[without])
+
+
+def span_costs(steps: int, sensors: Sequence[str] | None = None) -> dict[str, float]:
+    """Return the median time of beginning and ending a span, and of CUDA's calls for it, in µs.
+
+    A training step precedes each, so that none of its code and data is in the processor's caches.
+    Without a GPU there are no such calls.
+    """
+    step, synchronize, _ = _training()
+    found: dict[str, float] = {}
+    with joulelab.Meter(sensors=sensors) as meter:
+        log = _without_thread(meter)
+        log.flush()
+        clock = log.device
+
+        def timed_span() -> float:
+            span = meter.span("step")
+            first_ns = time.perf_counter_ns()
+            span.__enter__()
+            begun_ns = time.perf_counter_ns()
+            step()
+            end_ns = time.perf_counter_ns()
+            span.__exit__()
+            return begun_ns - first_ns + time.perf_counter_ns() - end_ns
+
+        def flush() -> float:
+            synchronize()
+            start_ns = time.perf_counter_ns()
+            log.record_reference()
+            log.flush()
+            return (time.perf_counter_ns() - start_ns) / steps
+
+        log.device = None
+        found["span without events"] = _median_us(timed_span, steps)
+        if clock is None:
+            return found
+        log.device = clock
+        found["span with new events"] = _median_us(timed_span, steps)
+        found["flush, per span with new events"] = flush() / 1e3
+        found["span with reused events"] = _median_us(timed_span, steps)
+        found["flush, per span with reused events"] = flush() / 1e3
+    for name, call in _event_calls(synchronize).items():
+
+        def timed_call(call: Callable[[], object] = call) -> float:
+            step()
+            start_ns = time.perf_counter_ns()
+            call()
+            return time.perf_counter_ns() - start_ns
+
+        found[name] = _median_us(timed_call, steps)
+    return found
+
+
+def _event_calls(synchronize: Callable[[], None]) -> dict[str, Callable[[], object]]:
+    """Return calls of CUDA that concern events, by what they do."""
+    stream, device = torch.cuda.current_stream(), torch.cuda.current_device()
+    made = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+    for event in made:
+        event.record(stream)
+    synchronize()
+    first, second = made
+    return {
+        "make an event": lambda: made.append(torch.cuda.Event(enable_timing=True)),
+        "make and record an event": lambda: torch.cuda.Event(enable_timing=True).record(stream),
+        "record an event again": lambda: made[-1].record(stream),
+        "query an event": first.query,
+        "time between two events": lambda: first.elapsed_time(second),
+        "current stream": torch.cuda.current_stream,
+        "current stream's number": lambda: torch._C._cuda_getCurrentRawStream(device),
+        "is it capturing": torch.cuda.is_current_stream_capturing,
+    }
+
+
+def _median_us(timed: Callable[[], float], repeats: int) -> float:
+    return float(np.median([timed() for _ in range(repeats)])) / 1e3
+
+
+def _without_thread(meter: joulelab.Meter) -> Any:
+    """Return the log of a meter's spans after ending its thread, whose work is left to do."""
+    log = meter._log
+    log._stopping.set()
+    log._thread.join()
+    return log
 
 
 def _steps_in(step: Callable[[], None], synchronize: Callable[[], None], block_s: float) -> int:

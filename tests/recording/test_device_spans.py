@@ -123,6 +123,46 @@ def test_events_are_reused(cuda, log):
     assert cuda.events <= 2 + 3 * references
 
 
+def test_events_are_free_again_soon_at_one_call_each(cuda, log):
+    cuda.lag_ns = 0
+    for _ in range(3):
+        for _ in range(50):
+            span_of(log)
+        before = cuda.queries, cuda.distances
+        log.record_reference()
+        assert cuda.queries - before[0] == 1
+        assert cuda.distances - before[1] == 100
+    # Those of the first round, and three for the reference.
+    assert cuda.events == 100 + 3
+    assert all(span.device_window() is not None for span in log.spans())
+    assert cuda.distances == 3 * 100
+
+
+def test_collecting_events_leaves_those_that_the_device_has_not_reached(cuda, log):
+    reached = span_of(log)
+    cuda.lag_ns = 10**12
+    late = span_of(log)
+    while not reached._device_stop.event.is_reached():
+        pass
+    log.record_reference()
+    assert [one.near is not None for one in (reached._device_stop, late._device_start)] == [
+        True, False,
+    ]  # fmt: skip
+    log.device._unresolved.clear()
+
+
+def test_an_error_while_collecting_ends_the_recording_of_events(cuda, log, monkeypatch):
+    cuda.lag_ns = 0
+    span_of(log)
+    monkeypatch.setattr(log.device, "_reached", lambda _: True)
+    monkeypatch.setattr(log.device, "_new_reference", pytest.fail)
+    cuda.error = "CUDA error: an illegal memory access was encountered"
+    log.device._references[0] = [Reference(log.device._uncollected[0].event, 0, 1.0)]
+    log.device.collect()
+    assert "illegal memory access" in log.device.failure
+    assert span_of(log).device_window() is None
+
+
 def test_no_event_is_recorded_while_a_graph_is_captured(cuda, log):
     cuda.capturing = True
     assert span_of(log, "capture").device_window() is None
@@ -234,7 +274,8 @@ def test_two_references_give_the_drift(drift, share, error_ns):
         Reference(point, t_ns + round(off_ns), abs(off_ns))
         for point, t_ns, off_ns in zip(points, host_ns, error_ns, strict=False)
     )
-    found = event_time(points[2], near, [other])
+    x_ns = points[0].elapsed_time(points[2]) * 1e6
+    found = event_time(x_ns, near, [other])
     # The largest effect of both errors, and of 0.3 per mille of drift on it.
     worst_ns = abs(1 - share) * abs(error_ns[0]) + abs(share) * abs(error_ns[1])
     assert abs(found.t_ns - host_ns[2]) <= 1.001 * worst_ns + 10
@@ -243,7 +284,7 @@ def test_two_references_give_the_drift(drift, share, error_ns):
 
 def test_with_one_reference_the_drift_is_unknown():
     near = Reference(Point(0), 10**12, 5000.0)
-    now, later = (event_time(Point(x_ns), near, []) for x_ns in (0, 10**9))
+    now, later = (event_time(x_ns, near, []) for x_ns in (0, 10**9))
     assert now.t_ns == 10**12
     assert now.uncertainty_ns == pytest.approx(5100, abs=100)
     assert later.uncertainty_ns == pytest.approx(device_clock.DRIFT_UNCERTAINTY * 1e9, rel=0.01)

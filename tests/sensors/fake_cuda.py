@@ -24,7 +24,7 @@ class FakeCuda:
         self.capturing = False
         self.error = None
         self.events = 0
-        self.recorded = 0
+        self.recorded = self.queries = self.distances = 0
         self.work = types.SimpleNamespace(cuda_stream=0)
         self.raw = 0
         self.Event = lambda enable_timing: FakeEvent(self)
@@ -91,15 +91,22 @@ class FakeEvent:
 
     def query(self):
         self._check()
+        self._cuda.queries += 1
+        return self.is_reached()
+
+    def is_reached(self):
         return time.monotonic_ns() >= self.host_ns
 
     def synchronize(self):
-        while not self.query():
+        self._check()
+        while not self.is_reached():
             pass
 
     def elapsed_time(self, other):
-        assert self.query()
-        assert other.query()
+        self._check()
+        assert self.is_reached()
+        assert other.is_reached()
+        self._cuda.distances += 1
         return (other.host_ns - self.host_ns) * (1 + self._cuda.drift) / 1e6
 
     def _check(self):

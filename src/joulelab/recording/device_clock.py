@@ -2,9 +2,10 @@
 
 A CUDA event is recorded on the current stream where a span begins and ends. Its time is calculated
 later, from the time that passed on the device between it and *references*: events whose host times
-are known, recorded every few seconds by the thread that passes spans on. Two references around an
-event give the offset of the device's clock and its drift. PyTorch is used only if the program has
-imported it and has started CUDA itself.
+are known, recorded every few seconds by the thread that passes spans on. The same thread reads how
+far events are from a reference soon after the device has reached them, so that their CUDA events
+can be reused. Two references around an event give the offset of the device's clock and its drift.
+PyTorch is used only if the program has imported it and has started CUDA itself.
 """
 
 from __future__ import annotations
@@ -65,16 +66,18 @@ class DeviceWindow(NamedTuple):
 class DeviceEvent:
     """A point in a stream's work, which the device may not have reached yet.
 
-    Its CUDA event is reused, and ``None`` here, once its time is known.
+    Its CUDA event is reused, and ``None`` here, once its distance from a reference is known.
     """
 
-    __slots__ = ("device", "event", "host_ns", "stream", "time")
+    __slots__ = ("device", "event", "host_ns", "near", "stream", "time", "x_ns")
 
     def __init__(self, device: int, stream: int, event: Any) -> None:
         self.device = device
         self.stream = stream
         self.event = event
         self.host_ns = 0
+        self.near: Reference | None = None
+        self.x_ns = 0.0  # On the device, after ``near``.
         self.time: DeviceTime | None = None
 
 
@@ -128,6 +131,7 @@ class DeviceClock:
         cuda = self._cuda = torch.cuda
         self.failure = ""
         self._unresolved: deque[DeviceEvent] = deque()
+        self._uncollected: deque[DeviceEvent] = deque()
         self._leaves_captures_alone = False
         # PyTorch's own binding, if it has these names: half the calls, and no new objects.
         own = torch._C
@@ -141,6 +145,7 @@ class DeviceClock:
         # What torch.cuda.Event.record calls once it has a stream.
         events = getattr(own, "_CudaEventBase", cuda.Event)
         self._record: Callable[[Any, Any], None] = events.record
+        self._query: Callable[[Any], bool] = events.query
         self._streams: dict[tuple[int, int], Any] = {}
         self._reusable: dict[int, deque[Any]] = {}
         self._last: DeviceEvent | None = None
@@ -172,10 +177,10 @@ class DeviceClock:
 
     def _reached(self, event: DeviceEvent) -> bool:
         """Whether the device has reached an event, or probably never will."""
-        if event.time is not None or self.failure:
+        if event.near is not None or self.failure:
             return True
         try:
-            return bool(event.event.query())
+            return self._query(event.event)
         except RuntimeError as error:
             self._fail(error)
             return True
@@ -184,15 +189,33 @@ class DeviceClock:
         """Return when the device reached an event; wait until it has. ``None`` if CUDA failed."""
         if event.time is None and not self.failure:
             try:
-                event.event.synchronize()
+                if event.near is None:
+                    event.event.synchronize()
+                    self._collect(event)
                 event.time = self._time(event)
             except RuntimeError as error:
                 self._fail(error)
-            else:
-                reusable = self._reusable.setdefault(event.device, deque(maxlen=MOST_REUSED))
-                reusable.append(event.event)
-                event.event = None
         return event.time
+
+    def collect(self) -> None:
+        """Free the CUDA events that the device has reached, which keeps their distances.
+
+        The calling thread must use CUDA for nothing else: see :func:`_leave_captures_alone`.
+        """
+        events = self._uncollected
+        newest = {(one.device, one.stream): one for one in events.copy()}
+        # A stream that has reached its newest event has reached the others.
+        reached = {stream for stream, one in newest.items() if self._reached(one)}
+        while events and not self.failure:
+            event = events[0]
+            if (event.device, event.stream) not in reached and not self._reached(event):
+                break
+            events.popleft()
+            if event.near is None:
+                try:
+                    self._collect(event)
+                except RuntimeError as error:
+                    self._fail(error)
 
     def record_references(self) -> None:
         """Record a reference for each device in use that is due for one.
@@ -239,17 +262,31 @@ class DeviceClock:
         event.host_ns = time.monotonic_ns()
         self._last = event
         self._unresolved.append(event)
+        self._uncollected.append(event)
         return event
 
-    def _time(self, event: DeviceEvent) -> DeviceTime:
-        references = self._references.get(event.device, [])
-        if not references or event.host_ns - references[-1].host_ns > REFERENCE_REACH_NS:
-            references = self._new_reference(event.device)
+    def _collect(self, event: DeviceEvent) -> None:
+        """Read how far an event that the device has reached is from a reference."""
+        references = self._references.get(event.device) or self._new_reference(event.device)
         at = len(references) - 1
         while at > 0 and references[at].host_ns > event.host_ns:
             at -= 1
+        event.x_ns = _elapsed_ns(references[at].event, event.event)
+        event.near = references[at]
+        reusable = self._reusable.setdefault(event.device, deque(maxlen=MOST_REUSED))
+        reusable.append(event.event)
+        event.event = None
+
+    def _time(self, event: DeviceEvent) -> DeviceTime:
+        near, references = event.near, self._references[event.device]
+        assert near is not None
+        if event.host_ns - references[-1].host_ns > REFERENCE_REACH_NS:
+            references = self._new_reference(event.device)
+        at = len(references) - 1
+        while at > 0 and references[at] is not near:
+            at -= 1
         others = references[at + 1 : at + 2] or references[:at][-1:]
-        return event_time(event.event, references[at], others)
+        return event_time(event.x_ns, near, others)
 
     def _new_reference(self, device: int) -> list[Reference]:
         """Record an event on a stream that has nothing waiting."""
@@ -274,9 +311,10 @@ class DeviceClock:
     def _fail(self, error: RuntimeError) -> None:
         self.failure = f"CUDA failed: {str(error).splitlines()[0]}"
         self._unresolved.clear()
+        self._uncollected.clear()
 
 
-def event_time(event: Any, near: Reference, others: list[Reference]) -> DeviceTime:
+def event_time(x_ns: float, near: Reference, others: list[Reference]) -> DeviceTime:
     """Calculate a CUDA event's time on the host's clock.
 
     With references at host times ``a`` and ``b``, ``D`` apart on the device, an event that came
@@ -286,15 +324,14 @@ def event_time(event: Any, near: Reference, others: list[Reference]) -> DeviceTi
     :data:`DRIFT_UNCERTAINTY`.
 
     Args:
-        event: A completed CUDA event.
-        near: A reference before it, if there is one.
+        x_ns: Time on the device between ``near`` and the event; negative if that came before.
+        near: A reference before the event, if there is one.
         others: The reference after it, otherwise the one before ``near``, or none.
     """
-    x_ns = _elapsed_ns(near.event, event)
     rate, weight, drift = 1.0, 0.0, DRIFT_UNCERTAINTY
     apart_ns, other_uncertainty_ns = math.inf, 0.0
     if others:
-        apart_ns = _elapsed_ns(near.event, others[0].event)
+        apart_ns = _apart_ns(near, others[0])
         rate = (others[0].host_ns - near.host_ns) / apart_ns
         weight, drift = x_ns / apart_ns, DRIFT_CHANGE
         other_uncertainty_ns = others[0].uncertainty_ns
@@ -307,6 +344,11 @@ def event_time(event: Any, near: Reference, others: list[Reference]) -> DeviceTi
         SHARED_WITHIN_NS / math.sqrt(12),
     )
     return DeviceTime(near.host_ns + round(x_ns * rate), math.ceil(uncertainty_ns))
+
+
+@functools.lru_cache(maxsize=16)
+def _apart_ns(near: Reference, other: Reference) -> float:
+    return _elapsed_ns(near.event, other.event)
 
 
 def _elapsed_ns(first: Any, second: Any) -> float:

@@ -398,10 +398,11 @@ class SpanLog:
         self._backlog += span_lines("spans", others)
 
     def record_reference(self) -> None:
-        """Relate the GPU's clock to the host's, if due. Only :func:`_flush_regularly` calls it."""
+        """Relate the GPU's clock and events to the host's. Only :func:`_flush_regularly` calls it."""
         with self._lock:
             if self.device is not None:
                 self.device.record_references()
+                self.device.collect()
 
     def finish(self) -> None:
         """End the thread and pass on everything, waiting for GPUs if necessary."""
