@@ -191,9 +191,10 @@ def run(check: Check, seconds: float, left_s: float, folder: Path) -> Outcome:
         log.seek(0)
         output = log.read()
     result = json.loads(saved.read_text()) if saved.exists() else {}
+    note = result.pop("note", "")
     if code and not reason:
         reason = (output.strip().splitlines() or [f"exit code {code}"])[-1]
-    state = "failed" if code else "passed"
+    state, reason = ("failed", reason) if code else ("passed", note)
     if skipped := result.pop("skipped", ""):
         state, reason = "skipped", skipped
     if failed := result.pop("failed", ""):

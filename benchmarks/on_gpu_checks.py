@@ -1,7 +1,8 @@
 """The checks of ``benchmarks/on_gpu.sh``, each in a process of its own.
 
 ``python -m benchmarks.on_gpu_checks CHECK SECONDS FILE`` writes JSON to FILE, also while it runs.
-Its keys are the check's; ``skipped`` or ``failed`` hold a reason. No setting of the GPU is changed.
+Its keys are the check's; ``skipped`` or ``failed`` hold a reason, ``note`` what there was no time
+for. No setting of the GPU is changed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -29,37 +31,42 @@ from joulelab.storage import write_whole
 
 Save = Callable[[Mapping[str, Any]], None]
 
-PROFILE = "profile.json"
+PROFILE, STEPS = "profile.json", "calibration-steps.csv"
 RING_PAUSE_S, COUNTER_PAUSE_S, AGREEMENT_WINDOW_S = 1.0, 0.02, 2.0
 IMAGE = "3x224x224"
 CASES = (
-    ("torchvision:vit_b_16", "train", 32, IMAGE),
-    ("torchvision:vit_b_16", "infer", 64, IMAGE),
-    ("torchvision:convnext_tiny", "train", 32, IMAGE),
-    ("torchvision:convnext_tiny", "infer", 128, IMAGE),
-    ("torchvision:resnet50", "train", 64, IMAGE),
-    ("torchvision:resnet50", "infer", 128, IMAGE),
-    ("torchvision:resnet50", "infer", 1, IMAGE),
-    ("torchvision:swin_t", "train", 32, IMAGE),
-    ("torchvision:mobilenet_v3_large", "train", 128, IMAGE),
-    ("torchvision:efficientnet_b0", "infer", 64, IMAGE),
-    ("torchvision:regnet_y_1_6gf", "train", 64, IMAGE),
-    ("ResNet18", "train", 128, "3x32x32"),
-    ("ResNet18", "infer", 1024, "3x32x32"),
-    ("LeNet", "train", 128, "3x32x32"),
     ("LeNet", "infer", 1, "3x32x32"),
-    ("VGG16", "train", 512, "3x32x32"),
+    ("torchvision:resnet50", "train", 64, IMAGE),
+    ("torchvision:vit_b_16", "infer", 64, IMAGE),
+    ("ResNet18", "train", 128, "3x32x32"),
+    ("torchvision:convnext_tiny", "train", 32, IMAGE),
+    ("torchvision:efficientnet_b0", "infer", 64, IMAGE),
     ("DenseNet121", "train", 64, "3x32x32"),
+    ("torchvision:resnet50", "infer", 1, IMAGE),
     ("MobileNetV2", "infer", 256, "3x32x32"),
-    ("ShuffleNetV2", "train", 256, "3x32x32"),
+    ("torchvision:mobilenet_v3_large", "train", 128, IMAGE),
+    ("VGG16", "train", 512, "3x32x32"),
     ("SENet18", "infer", 128, "3x32x32"),
+    ("torchvision:swin_t", "train", 32, IMAGE),
+    ("ShuffleNetV2", "train", 256, "3x32x32"),
+    ("torchvision:resnet50", "infer", 128, IMAGE),
+    ("torchvision:regnet_y_1_6gf", "train", 64, IMAGE),
+    ("LeNet", "train", 128, "3x32x32"),
+    ("torchvision:convnext_tiny", "infer", 128, IMAGE),
+    ("ResNet18", "infer", 1024, "3x32x32"),
+    ("torchvision:vit_b_16", "train", 32, IMAGE),
 )
+"""In this order, so that those that there is time for are of all kinds."""
 CPU_CASES = (("LeNet", "train", 8, "3x32x32"), ("LeNet", "infer", 8, "3x32x32"))
 """Without a GPU, only that the check works is of interest."""
 CPU_LANGUAGE = (
     "models=['lm:tiny']", "factors.device='cpu'", "factors.precision='fp32'", "idle_s=0.5",
     "factors.prompt_tokens=16", "factors.output_tokens=4", "infer.warmup_steps=0",
 )  # fmt: skip
+STEPS_SHARE, LAST_START_SHARE = 0.5, 0.8
+"""Share of the time in which steps are repeated; the rest is for building models and for cuDNN's
+search. After the other share no step is begun."""
+LANGUAGE_STOP_SHARE = 0.9
 LOADS = ("steady", "square")
 LOAD_START_S, ROUND_S = 6.0, 2.7
 """Time to start a load and the meter, and for one window of each length with its pause."""
@@ -222,6 +229,7 @@ def slowdown(seconds: float, save: Save) -> None:
     rounds = max(3, round(0.6 * seconds / (len(benchmark.CONDITIONS) * block_s + 1)))
     slices = max(2 * benchmark.SLICES_PER_FLUSH, round(25 * seconds))
     save(benchmark.measure(rounds=rounds, block_s=block_s, slices=slices))
+    save({"costs_us": benchmark.span_costs(max(20, round(5 * seconds)))})
 
 
 def torchrun(seconds: float, save: Save) -> None:
@@ -297,7 +305,8 @@ def calibrate(seconds: float, save: Save) -> None:
     """Measure a profile of this machine."""
     # The rest is for choosing batch sizes, tracing models and fitting.
     budget_s = str(max(10.0, 0.6 * seconds))
-    done = _joulelab("hardware", "calibrate", "--out", PROFILE, "--seconds", budget_s, check=False)
+    out = ("--out", PROFILE, "--steps", STEPS, "--seconds", budget_s)
+    done = _joulelab("hardware", "calibrate", *out, check=False)
     save({"output": done.stdout})
     if done.returncode:
         save({"failed": (done.stderr.strip().splitlines() or ["no output"])[-1]})
@@ -313,40 +322,54 @@ def predictions(seconds: float, save: Save) -> None:
     import joulelab  # noqa: PLC0415
     from joulelab.models.registry import parse_input_shape  # noqa: PLC0415
     from joulelab.predict import Case, load_profile, predict  # noqa: PLC0415
-    from joulelab.predict.measure_profile import measure_cases  # noqa: PLC0415
+    from joulelab.predict.measure_profile import (  # noqa: PLC0415
+        TimedCase,
+        measure_timed,
+        searching_cudnn,
+        time_case,
+    )
 
     has_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if has_gpu else "cpu")
-    torch.backends.cudnn.benchmark = True  # as in the calibration
     profile = load_profile(PROFILE)
-    listed = CASES if has_gpu else CPU_CASES
-    rows: list[dict[str, Any]] = []
+    listed = [
+        Case(model, phase, batch_size, parse_input_shape(shape))
+        for model, phase, batch_size, shape in (CASES if has_gpu else CPU_CASES)
+    ]
+    timed: list[TimedCase] = []
     failures: list[str] = []
-    with joulelab.Meter(sensors=["gpu"] if has_gpu else ["cpu", "dram"]) as meter:
-        for model, phase, batch_size, shape in listed:
-            case = Case(model, phase, batch_size, parse_input_shape(shape))
+    with (
+        joulelab.Meter(sensors=["gpu"] if has_gpu else ["cpu", "dram"]) as meter,
+        searching_cudnn(),  # as in the calibration
+    ):
+        stop_s = time.monotonic() + LAST_START_SHARE * seconds
+        for case in listed:
+            if time.monotonic() > stop_s:
+                break
             try:
-                [found] = measure_cases(
-                    [case], device, meter, 0.8 * seconds / len(listed), lambda *_: None
-                )
-                [predicted] = predict([case], profile)
+                timed.append(time_case(case, device, meter, STEPS_SHARE * seconds / len(listed)))
             except Exception as error:  # noqa: BLE001  (the other cases can be measured)
-                failures.append(f"{model}, {phase}, {batch_size}: {error}")
-            else:
-                rows.append(
-                    {
-                        **predicted.to_row(),
-                        "seconds_low": predicted.seconds_low,
-                        "seconds_high": predicted.seconds_high,
-                        "measured_seconds_per_step": found.duration_s,
-                        "measured_energy_per_step_j": found.energy_j,
-                    }
-                )
+                failures.append(f"{case.model}, {case.phase}, {case.batch_size}: {error}")
             if has_gpu:
                 torch.cuda.empty_cache()
-            save({"rows": rows, "failures": failures, **_prediction_errors(rows)})
+        measured = measure_timed(timed, meter)
+    cases = [one.case for one in measured]
+    by_profile = predict(cases, profile) if cases else []
+    rows = [
+        {
+            **predicted.to_row(),
+            "seconds_low": predicted.seconds_low,
+            "seconds_high": predicted.seconds_high,
+            "measured_seconds_per_step": found.duration_s,
+            "measured_energy_per_step_j": found.energy_j,
+        }
+        for found, predicted in zip(measured, by_profile, strict=True)
+    ]
+    save({"rows": rows, "failures": failures, **_prediction_errors(rows)})
     if failures:
         save({"failed": f"{len(failures)} of {len(listed)} steps: {failures[0]}"})
+    elif len(rows) < len(listed):
+        save({"note": f"{len(rows)} of {len(listed)} steps in the time"})
 
 
 def language(seconds: float, save: Save) -> None:
@@ -357,18 +380,31 @@ def language(seconds: float, save: Save) -> None:
     from joulelab.study.plan_file import load_plan  # noqa: PLC0415
     from joulelab.study.runner import run_study  # noqa: PLC0415
 
-    # Half of the time is for building models and for idling.
-    settings = ["repeats=1", f"infer.seconds={max(0.2, seconds / 16):.2f}", "idle_s=3.0"]
+    # Half of the time is for importing transformers, for warming up and for idling.
+    settings = ["repeats=1", f"infer.seconds={max(0.2, seconds / 18):.2f}", "idle_s=3.0",
+                "factors.output_tokens=32", "infer.warmup_steps=1"]  # fmt: skip
     if not torch.cuda.is_available():
         settings += CPU_LANGUAGE
     plan = load_plan("language-gpu", overrides=settings)
-    outcome = run_study("language", plan)
+    outcome = None
+    # The study ends its worker, and keeps the cells that are done.
+    timer = threading.Timer(LANGUAGE_STOP_SHARE * seconds, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    try:
+        outcome = run_study("language", plan)
+    except SystemExit:
+        pass
+    finally:
+        timer.cancel()
     found = StudyTables.read(["language"]).summary
     names = ["model", "phase", "batch_size", "gross_j_per_token", "net_j_per_token",
              "mean_power_w", "duration_s_per_token"]  # fmt: skip
     save({"rows": found[names].to_dict("records")})
-    if outcome.failed:
+    done, planned = found["batch_size"].nunique(), len(plan.factors.batch_size)
+    if outcome is not None and outcome.failed:
         save({"failed": f"{outcome.failed} of {outcome.cells} cells"})
+    elif done < planned:
+        save({"note": f"{done} of {planned} batch sizes in the time"})
 
 
 def _prediction_errors(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -25,7 +25,10 @@ def markdown(report: Mapping[str, Any]) -> str:
 def _summaries(report: Mapping[str, Any]) -> list[list[str]]:
     rows = []
     for check in report["checks"]:
-        text = check["reason"] or _SUMMARIES[check["name"]](check["result"])
+        texts = [check["reason"]]
+        if check["state"] == "passed":
+            texts.append(_SUMMARIES[check["name"]](check["result"]))
+        text = "; ".join(filter(None, texts))
         rows.append([check["name"], check["state"], duration(check["seconds"]), text])
     return rows
 
@@ -53,7 +56,10 @@ def _windows(result: Result) -> str:
 
 
 def _slowdown(result: Result) -> str:
-    return "; ".join(f"{name}: {_ratio(row)}" for name, row in result["ratios"].items())
+    texts = [f"{name}: {_ratio(row)}" for name, row in result["ratios"].items()]
+    costs = result.get("costs_us", {})
+    texts += [f"{name}: {number(cost_us)} µs" for name, cost_us in costs.items()]
+    return "; ".join(texts)
 
 
 def _torchrun(result: Result) -> str:

@@ -199,14 +199,15 @@ def span_costs(steps: int, sensors: Sequence[str] | None = None) -> dict[str, fl
 def _event_calls(synchronize: Callable[[], None]) -> dict[str, Callable[[], object]]:
     """Return calls of CUDA that concern events, by what they do."""
     stream, device = torch.cuda.current_stream(), torch.cuda.current_device()
-    made = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+    new_event: Callable[..., Any] = torch.cuda.Event
+    made = [new_event(enable_timing=True) for _ in range(2)]
     for event in made:
         event.record(stream)
     synchronize()
     first, second = made
     return {
-        "make an event": lambda: made.append(torch.cuda.Event(enable_timing=True)),
-        "make and record an event": lambda: torch.cuda.Event(enable_timing=True).record(stream),
+        "make an event": lambda: made.append(new_event(enable_timing=True)),
+        "make and record an event": lambda: new_event(enable_timing=True).record(stream),
         "record an event again": lambda: made[-1].record(stream),
         "query an event": first.query,
         "time between two events": lambda: first.elapsed_time(second),
@@ -222,7 +223,7 @@ def _median_us(timed: Callable[[], float], repeats: int) -> float:
 
 def _without_thread(meter: joulelab.Meter) -> Any:
     """Return the log of a meter's spans after ending its thread, whose work is left to do."""
-    log = meter._log
+    log: Any = meter._log
     log._stopping.set()
     log._thread.join()
     return log

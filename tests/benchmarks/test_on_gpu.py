@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from benchmarks.on_gpu_checks import agreement
 
-from benchmarks import on_gpu, on_gpu_table, standin
+from benchmarks import on_gpu, on_gpu_checks, on_gpu_table, standin
+from joulelab.predict import load_profile
+from joulelab.sensors.discovery import ENVIRONMENT as SENSORS_ENVIRONMENT
 from joulelab.sensors.simulated import Waveform
 
 SCRIPT = Path(on_gpu.__file__).with_suffix(".sh")
@@ -74,6 +76,17 @@ def test_a_check_that_fails_or_hangs_has_a_reason(tmp_path, monkeypatch):
     assert "no-such-package" in lacking.reason
 
 
+def test_a_check_whose_time_is_over_reports_what_it_did(tmp_path, monkeypatch):
+    monkeypatch.setenv(SENSORS_ENVIRONMENT, "simulated")
+    monkeypatch.chdir(tmp_path)
+    load_profile("h100").save(tmp_path / on_gpu_checks.PROFILE)
+    saved = {}
+    monkeypatch.setattr(on_gpu_checks, "LAST_START_SHARE", -1.0)
+    on_gpu_checks.predictions(1.0, saved.update)
+    assert saved["rows"] == []
+    assert saved["note"] == "0 of 2 steps in the time"
+
+
 @pytest.mark.parametrize("gain", [1.0, 0.97])
 def test_the_agreement_of_ring_and_counter_is_their_gain(gain):
     stamps_s = 0.013 + 0.02 * np.arange(500)
@@ -113,7 +126,10 @@ def test_every_check_has_a_summary_and_the_details_are_tables():
                 }
             ]
         },
-        "slowdown": {"ratios": {"recording": {"ratio": 1.01, "low": 0.99, "high": 1.03}}},
+        "slowdown": {
+            "ratios": {"recording": {"ratio": 1.01, "low": 0.99, "high": 1.03}},
+            "costs_us": {"make an event": 1.234},
+        },
         "torchrun": {"ranks": [{"gross_j": 10.0, "duration_s": 1.0}] * 2},
         "doctor": {"exit_code": 0},
         "calibrate": {"output": "GPU: 30 steps\nerror: 5 %\nprofile written\n"},
@@ -133,7 +149,10 @@ def test_every_check_has_a_summary_and_the_details_are_tables():
         {"name": name, "state": "passed", "seconds": 1.0, "reason": "", "result": result}
         for name, result in results.items()
     ]
+    checks[-1]["reason"] = "3 of 4 batch sizes in the time"
     text = on_gpu_table.markdown({"about": {"GPU": "a GPU"}, "checks": checks})
+    assert "1.0100 (0.9900–1.0300); make an event: 1.23 µs |" in text
+    assert "3 of 4 batch sizes in the time; gross energy per token: decode from 0.210 J" in text
     assert "| real: steady load | 100 ms | 3 of 4 | 1.50 % | 3.00 % | -0.50 % |" in text
     assert "| LeNet | train | 8 | 2.00 J | 200 ms | +5.00 % | -5.00 % |" in text
     assert "| lm:llama-3.2-1b | decode | 4 | 0.210 J | 0.150 J | 240 W | 500 |" in text

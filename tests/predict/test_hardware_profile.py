@@ -12,7 +12,7 @@ from joulelab.meter import Meter
 from joulelab.predict import measure_profile, microworkloads
 from joulelab.predict.coefficients import COEFFICIENT_NAMES, KNOWN_LENGTHS, find_datasheet
 from joulelab.predict.hardware_profile import load_profile, shipped_profiles
-from joulelab.predict.measurements import read_measurements
+from joulelab.predict.measurements import read_measurements, write_measurements
 from joulelab.predict.prediction import predict
 from joulelab.predict.profile_fitting import make_profile
 from joulelab.predict.step_tracing import trace_cases
@@ -257,15 +257,21 @@ def test_repeating_runs_at_least_twice():
 
 
 @pytest.mark.usefixtures("short_probes")
-def test_a_machine_is_measured_from_idle_to_profile(monkeypatch):
+def test_a_machine_is_measured_from_idle_to_profile(monkeypatch, tmp_path):
     monkeypatch.setenv(SENSORS_ENVIRONMENT, "simulated")
     shapes = {"tiny_layers": (8,), "linear_layers": (1024,)}
     monkeypatch.setattr(microworkloads, "INPUT_SHAPES", shapes)
     monkeypatch.setattr(measure_profile, "LARGEST_BATCH", 4)
-    progress = []
+    progress, measured = [], []
     profile = measure_profile.measure_profile(
-        "here", "cpu", 1.0, lambda done, _: progress.append(done)
+        "here", "cpu", 1.0, lambda done, _: progress.append(done), measured.extend
     )
+    write_measurements(tmp_path / "steps.csv", measured)
+    again = read_measurements(tmp_path / "steps.csv")
+    assert [one.case for one in again] == [one.case for one in measured]
+    for read, one in zip(again, measured, strict=True):
+        assert read[1:4] == pytest.approx(one[1:4], rel=1e-5)
+    assert len(again) == profile.seen.cases
     assert profile.name == "here"
     assert profile.datasheet.kind == "cpu"
     assert profile.seen.architectures == 2

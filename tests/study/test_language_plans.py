@@ -8,6 +8,7 @@ import torch
 from joulelab.errors import PlanError, UserError
 from joulelab.forecast.steady import SteadyWindow
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
+from joulelab.study import cell_work
 from joulelab.study.cell_work import LanguageWork
 from joulelab.study.cells import blocks, combinations
 from joulelab.study.executor import Executor
@@ -189,3 +190,21 @@ def test_a_prompt_may_fill_the_context_where_nothing_is_decoded():
     plan = parse(SMALL | {"phases": ["prefill"]}, "x.toml")
     factors = combinations(plan)[0] | {"prompt_tokens": 2048}
     assert LanguageWork(plan).of_cell(factors, 0).phases["prefill"].macs_per_token > 0
+
+
+def test_cells_of_the_same_model_and_lengths_share_its_description(monkeypatch):
+    counted = []
+    count = cell_work.characterize
+    monkeypatch.setattr(
+        cell_work, "characterize", lambda *args, **more: counted.append(1) or count(*args, **more)
+    )
+    sizes = {**SMALL["factors"], "batch_size": [2, 4], "prompt_tokens": [8, 16]}
+    plan = parse(SMALL | {"factors": sizes}, "x.toml")
+    work = LanguageWork(plan)
+    macs = {}
+    for factors in combinations(plan):
+        found = work.of_cell(factors, 0)
+        one = macs.setdefault(factors["prompt_tokens"], [])
+        one.append({name: phase.macs_per_token for name, phase in found.phases.items()})
+    assert len(counted) == 2
+    assert macs[8][0] == macs[8][1] != macs[16][0] == macs[16][1]

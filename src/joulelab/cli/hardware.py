@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,7 +102,11 @@ def fit(
 @click.option("--seconds", "budget_s", type=click.FloatRange(min=10, max=3600), default=120.0,
     show_default=True, help="Approximate duration of the measurement.")  # fmt: skip
 @NAME
-def calibrate(out: Path, device: str, budget_s: float, name: str | None) -> None:
+@click.option("--steps", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Also write the measured steps to this CSV file, which hardware fit reads.")  # fmt: skip
+def calibrate(
+    out: Path, device: str, budget_s: float, name: str | None, steps: Path | None
+) -> None:
     """Measure a profile of this machine with small workloads.
 
     It needs no data set. Do not use the machine for anything else during the measurement.
@@ -109,10 +114,12 @@ def calibrate(out: Path, device: str, budget_s: float, name: str | None) -> None
     \b
     Example:
       joulelab hardware calibrate --out here.json
+      joulelab hardware calibrate --out here.json --steps steps.csv
       joulelab predict ResNet18 --profile here.json
     """
     require_torch()
     from joulelab.predict.measure_profile import measure_profile  # noqa: PLC0415 - imports torch
+    from joulelab.predict.measurements import Measurement, write_measurements  # noqa: PLC0415
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -121,7 +128,11 @@ def calibrate(out: Path, device: str, budget_s: float, name: str | None) -> None
         def show(done: float, what: str) -> None:
             bar.update(task, completed=done, description=what)
 
-        profile = measure_profile(name or out.stem, device, budget_s, show)
+        def save_steps(measured: Sequence[Measurement]) -> None:
+            if steps is not None:
+                write_measurements(steps, measured)
+
+        profile = measure_profile(name or out.stem, device, budget_s, show, save_steps)
     _save(profile, out)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import psutil
 import torch
@@ -25,6 +27,7 @@ from joulelab.predict.measurements import Measurement
 from joulelab.predict.profile_fitting import make_profile
 from joulelab.predict.step_tracing import trace_cases
 from joulelab.predict.steps import PHASES, Case
+from joulelab.recording.spans import Span
 from joulelab.sensors.discovery import ENVIRONMENT as SENSORS_ENVIRONMENT
 from joulelab.workloads.torch_runtime import resolve_device, synchronize
 
@@ -49,22 +52,40 @@ STREAM_NUMBERS = 1 << 25
 CPU_CACHE_BYTES = 32e6
 """Assumed size of the last-level cache if the system does not report it."""
 
+
+class TimedCase(NamedTuple):
+    """A case that was run."""
+
+    case: Case
+    duration_s: float  # of a step
+    span: Span  # of many steps
+
+
 OnProgress = Callable[[float, str], None]
 """Takes the share of the work that is done, from 0 to 1, and a description of what is next."""
 
 
 def measure_profile(
-    name: str, device_name: str, budget_s: float, on_progress: OnProgress
+    name: str,
+    device_name: str,
+    budget_s: float,
+    on_progress: OnProgress,
+    on_measured: Callable[[Sequence[Measurement]], object] = lambda _: None,
 ) -> HardwareProfile:
     """Measure this machine for about ``budget_s``, with PyTorch's default number formats.
 
-    The device is ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:INDEX"``.
+    Args:
+        name: Name of the profile.
+        device_name: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:INDEX"``.
+        budget_s: Approximate duration of the measurement.
+        on_progress: Called before each step.
+        on_measured: Called with the measured steps.
     """
     cuda = device_name == "cuda" or (device_name == "auto" and torch.cuda.is_available())
     device = resolve_device("cuda" if cuda else device_name.replace("auto", "cpu"))
     machine = describe()
     on_progress(0.0, "idle power")
-    with Meter(_select_sensors(device, machine)) as meter, _searching_cudnn():
+    with Meter(_select_sensors(device, machine)) as meter:
         psutil.cpu_percent()
         idle = meter.measure_idle(IDLE_SHARE * budget_s).points[-1]
         busy_pct = psutil.cpu_percent()
@@ -73,17 +94,22 @@ def measure_profile(
             on_progress(IDLE_SHARE, "limits of the device")
             sheet = probe_datasheet(device, machine, meter)
         rest = 1 - IDLE_SHARE
-        measurements = measure_cases(
-            choose_cases(microworkloads.INPUT_SHAPES, device),
-            device,
-            meter,
-            rest * budget_s,
-            lambda done, what: on_progress(IDLE_SHARE + rest * done, what),
-        )
+        cases = choose_cases(microworkloads.INPUT_SHAPES, device)
+        with searching_cudnn():
+            measurements = measure_cases(
+                cases,
+                device,
+                meter,
+                rest * budget_s,
+                lambda done, what: on_progress(IDLE_SHARE + rest * done, what),
+            )
+    idle_w = sum(idle.power_w.values())
+    measurements = [one._replace(idle_power_w=idle_w) for one in measurements]
+    on_measured(measurements)
     on_progress(1.0, "fitting")
     return make_profile(
         name,
-        [one._replace(idle_power_w=sum(idle.power_w.values())) for one in measurements],
+        measurements,
         trace_cases([one.case for one in measurements]),
         sheet,
         numerics="32-bit floating point, PyTorch's defaults",
@@ -115,21 +141,32 @@ def measure_cases(
     on_progress: OnProgress,
 ) -> list[Measurement]:
     """Run each case for an equal share of the time. The idle power is left unknown."""
-    share_s = budget_s / len(cases)
-    spans = []
+    timed = []
     for index, case in enumerate(cases):
         network = case.model.rpartition(":")[2]
         on_progress(index / len(cases), f"{network}, {case.phase}, batch {case.batch_size}")
-        step = make_step(case, device)
-        repeat_for(step, WARMUP_SHARE * share_s, device)
-        with meter.span("steps") as span:
-            duration_s = repeat_for(step, (1 - WARMUP_SHARE) * share_s, device)
-        spans.append((duration_s, span))
-    energies = meter.energies([span for _, span in spans])
+        timed.append(time_case(case, device, meter, budget_s / len(cases)))
+    return measure_timed(timed, meter)
+
+
+def time_case(case: Case, device: torch.device, meter: Meter, duration_s: float) -> TimedCase:
+    """Run steps of a case for about this long, in a span but for the warm-up."""
+    step = make_step(case, device)
+    repeat_for(step, WARMUP_SHARE * duration_s, device)
+    with meter.span("steps") as span:
+        step_s = repeat_for(step, (1 - WARMUP_SHARE) * duration_s, device)
+    return TimedCase(case, step_s, span)
+
+
+def measure_timed(timed: Sequence[TimedCase], meter: Meter) -> list[Measurement]:
+    """Return the energies of cases that were run. Waits for the sensors, so call it rarely."""
+    if not timed:
+        return []
+    energies = meter.energies([one.span for one in timed])
     _require_energy(energies[0])
     return [
-        Measurement(case, duration_s, energy.mean_power_w * duration_s, float("nan"), 1)
-        for case, (duration_s, _), energy in zip(cases, spans, energies, strict=True)
+        Measurement(one.case, one.duration_s, energy.mean_power_w * one.duration_s, math.nan, 1)
+        for one, energy in zip(timed, energies, strict=True)
     ]
 
 
@@ -199,7 +236,9 @@ def _select_sensors(device: torch.device, machine: Machine) -> list[str] | None:
 
 def make_step(case: Case, device: torch.device) -> Callable[[], object]:
     """Return a function that runs one step, the same that is traced."""
-    model = build_model(case.model).to(device).train(case.phase == "train")
+    # A CPU takes seconds to draw the random weights of a large model.
+    with device:
+        model = build_model(case.model).to(device).train(case.phase == "train")
     samples = torch.randn((case.batch_size, *case.input_shape), device=device)
     labels = torch.zeros(case.batch_size, dtype=torch.long, device=device)
     if case.phase == "infer":
@@ -231,7 +270,7 @@ def _large_batch(small: Case, device: torch.device) -> int:
 
 
 @contextlib.contextmanager
-def _searching_cudnn() -> Iterator[None]:
+def searching_cudnn() -> Iterator[None]:
     """Let cuDNN search for the fastest algorithm, as training usually does."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True

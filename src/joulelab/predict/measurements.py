@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from joulelab.errors import UserError
-from joulelab.findings.tables import parquet, run_table, write_file
+from joulelab.findings.tables import csv, parquet, run_table, write_file
 from joulelab.models.registry import PAPER_INPUT, parse_input_shape
 from joulelab.predict.hardware_profile import HardwareProfile
 from joulelab.predict.prediction import ESTIMATORS, predict
@@ -79,6 +79,23 @@ def read_measurements(path: Path) -> list[Measurement]:
     if "idle_power_w" in frame:
         numbers["idle_power_w"] = pd.to_numeric(frame["idle_power_w"], errors="coerce")
     return _summarise(_parse_cases(frame, path), pd.DataFrame(numbers))
+
+
+def write_measurements(path: Path, measurements: Sequence[Measurement]) -> None:
+    """Write a table that :func:`read_measurements` reads; see :data:`CASE_COLUMNS`.
+
+    Raises:
+        StoreError: The file cannot be written.
+    """
+    columns = (*CASE_COLUMNS, *MEASURED_COLUMNS, "idle_power_w")
+    rows = [
+        (
+            *(one.case.model, one.case.phase, one.case.batch_size, one.case.input),
+            *(float(f"{value:.6g}") for value in (one.duration_s, one.energy_j, one.idle_power_w)),
+        )
+        for one in measurements
+    ]
+    write_file(path, csv(pd.DataFrame(rows, columns=columns)))
 
 
 def read_measured(path: Path, input_shape: tuple[int, ...]) -> MeasuredTable:

@@ -398,7 +398,7 @@ class SpanLog:
         self._backlog += span_lines("spans", others)
 
     def record_reference(self) -> None:
-        """Relate the GPU's clock and events to the host's. Only :func:`_flush_regularly` calls it."""
+        """Relate the GPU's clock to the host's. Only :func:`_flush_regularly` calls it."""
         with self._lock:
             if self.device is not None:
                 self.device.record_references()

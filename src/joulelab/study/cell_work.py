@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from joulelab.errors import UserError
-from joulelab.models.characteristics import characterize
+from joulelab.models.characteristics import Characteristics, characterize
 from joulelab.models.registry import build_model, has_random_weights, language_config
 from joulelab.models.token_work import count_token_work
 from joulelab.study.plan import Plan
@@ -23,6 +23,9 @@ Json = dict[str, Any]
 Factors = Mapping[str, Any]
 
 _COMMON_FACTORS = ("batch_size", "precision", "compile", "device")
+_COUNTED_FACTORS = (
+    "model", "prompt_tokens", "output_tokens", "cache", "attention", "precision", "device",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ class LanguageWork:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._configs = {name: language_config(name) for name in plan.models}
+        self._counted: dict[tuple[Any, ...], tuple[Characteristics, dict[str, float]]] = {}
         for name, config in self._configs.items():
             if config is None and name.startswith("hf:"):
                 raise UserError(
@@ -169,7 +173,7 @@ class LanguageWork:
             options["dtype"] = torch.float32 if trained else language.DTYPES[factors["precision"]]
         # Billions of random weights are created faster where they are needed.
         model = build_seeded(lambda: build_model(name, **options), seed, factors["device"])
-        described = characterize(model, (prompt_tokens,), name=name)
+        described, macs = self._count(model, factors)
         common = {factor: factors[factor] for factor in _COMMON_FACTORS}
         phases: dict[str, Phase] = {}
         if "train" in plan.phases:
@@ -180,8 +184,7 @@ class LanguageWork:
                 sequence_tokens=prompt_tokens,
                 gradient_accumulation_steps=plan.train.gradient_accumulation_steps or 1,
             )
-            macs = described.macs / prompt_tokens
-            phases["train"] = Phase(training, partial(language.train, model), macs)
+            phases["train"] = Phase(training, partial(language.train, model), macs["train"])
         generating = [phase for phase in plan.phases if phase != "train"]
         if generating:
             settings = language.GenerateSettings(
@@ -195,8 +198,28 @@ class LanguageWork:
             )
             for phase in generating:
                 run = partial(language.generate, phase, model)
-                phases[phase] = Phase(settings, run, _macs_per_token(model, phase, factors))
+                phases[phase] = Phase(settings, run, macs[phase])
         return CellWork(asdict(described), phases)
+
+    def _count(
+        self, model: torch.nn.Module, factors: Factors
+    ) -> tuple[Characteristics, dict[str, float]]:
+        """Describe a model, and count the operations of a token in each phase.
+
+        Cells that differ in nothing that matters for it share this: it takes seconds.
+        """
+        key = tuple(factors[name] for name in _COUNTED_FACTORS)
+        if key not in self._counted:
+            tokens = factors["prompt_tokens"]
+            described = characterize(model, (tokens,), name=factors["model"])
+            macs: dict[str, float] = {
+                phase: described.macs / tokens
+                if phase == "train"
+                else _macs_per_token(model, phase, factors)
+                for phase in self._plan.phases
+            }
+            self._counted[key] = described, macs
+        return self._counted[key]
 
 
 def _macs_per_token(model: torch.nn.Module, phase: str, factors: Factors) -> float:
