@@ -6,6 +6,7 @@ import refresh_h100
 import synthetic_study
 from hypothesis import Phase, settings
 
+from joulelab.carbon.site import ENVIRONMENT
 from joulelab.cli.app import main
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
@@ -96,6 +97,15 @@ def few_resamples():
         patch.setattr(ranks, "_EXACT", 4)
 
     return apply
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home of the test's own, which does not exist yet, and no site in the environment."""
+    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
+    for variable in ENVIRONMENT.values():
+        monkeypatch.delenv(variable, raising=False)
+    return tmp_path / "home"
 
 
 @pytest.fixture

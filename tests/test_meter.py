@@ -39,9 +39,7 @@ def assert_covers_truth(span, machine=MACHINE):
         assert low_j < machine.energy_j(span.start_ns * 1e-9, span.stop_ns * 1e-9, name) < high_j
 
 
-@pytest.fixture(autouse=True)
-def no_saved_baseline(tmp_path, monkeypatch):
-    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
+pytestmark = pytest.mark.usefixtures("home")
 
 
 @pytest.fixture(scope="module")

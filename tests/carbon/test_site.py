@@ -10,18 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.carbon.costs import Costs, Factor
-from joulelab.carbon.site import ENVIRONMENT, Site, local_costs, save_site, site_file
+from joulelab.carbon.site import Site, local_costs, save_site, site_file
 from joulelab.cli.options import complete_country
 from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.errors import UserError
 from joulelab.sensors.sensor import Provenance
 
-
-@pytest.fixture(autouse=True)
-def empty_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
-    for variable in ENVIRONMENT.values():
-        monkeypatch.delenv(variable, raising=False)
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def test_the_country_is_never_guessed(monkeypatch):

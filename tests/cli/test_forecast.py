@@ -32,9 +32,7 @@ def forecast_of(run):
     return call
 
 
-@pytest.fixture(autouse=True)
-def no_site(tmp_path, monkeypatch):
-    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
+pytestmark = pytest.mark.usefixtures("home")
 
 
 @pytest.fixture

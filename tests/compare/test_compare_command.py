@@ -3,23 +3,15 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
-from joulelab.cli.app import main
-
 
 @pytest.fixture
-def joulelab(capsys):
+def joulelab(run):
     """The command in this process: exit code, standard output, standard error."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            main(["compare", *map(str, arguments)])
-        out, err = capsys.readouterr()
-        return stop.value.code, out, err
-
-    return run
+    return partial(run, "compare")
 
 
 @pytest.fixture

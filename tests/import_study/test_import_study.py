@@ -6,7 +6,6 @@ import math
 import pandas as pd
 import pytest
 
-from joulelab.cli.app import main
 from joulelab.findings.tables import StudyTables
 from joulelab.recording.trace import read_trace
 
@@ -363,12 +362,11 @@ def test_the_same_logs_give_the_same_study(made):
     assert differ == []
 
 
-def test_imported_study_cannot_be_run(made, capsys):
+def test_imported_study_cannot_be_run(made, run):
     directory, _ = made(*ROWS)
-    with pytest.raises(SystemExit) as stop:
-        main(["study", str(directory / "plan.toml")])
-    assert stop.value.code == 2
-    assert "recorded logs" in capsys.readouterr().err
+    code, _, err = run("study", directory / "plan.toml")
+    assert code == 2
+    assert "recorded logs" in err
 
 
 @pytest.mark.parametrize(

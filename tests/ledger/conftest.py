@@ -5,16 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from joulelab.carbon.site import ENVIRONMENT
 from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.runs.record import Run, SpanTotal, write_record
 from joulelab.sensors.sensor import Provenance
 
 
 @pytest.fixture(autouse=True)
-def empty_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
-    for variable in (*ENVIRONMENT.values(), "JOULELAB_PROJECT", "JOULELAB_PHASE"):
+def no_labels(home, monkeypatch):
+    for variable in ("JOULELAB_PROJECT", "JOULELAB_PHASE"):
         monkeypatch.delenv(variable, raising=False)
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from benchmarks.token_attribution import Case, record, simulate
 
-from joulelab.cli.app import main
 from joulelab.errors import UserError
 from joulelab.format import quantity
 from joulelab.llm.power_source import PowerSource
@@ -31,10 +30,7 @@ FIELDS = {
 }  # fmt: skip
 """What scripts rely on."""
 
-
-@pytest.fixture(autouse=True)
-def own_home(monkeypatch, tmp_path):
-    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
+pytestmark = pytest.mark.usefixtures("home")
 
 
 @pytest.fixture(scope="module")
@@ -66,30 +62,24 @@ def power_csv(readings, shift_s=0.0):
 
 
 @pytest.fixture
-def report(capfd):
+def report(run):
     """Run the command in this process, and return its JSON."""
 
     def call(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main(["llm", "report", *map(str, arguments), "--json"])
-        out, err = capfd.readouterr()
-        assert (ended.value.code, err) == (0, "")
+        code, out, err = run("llm", "report", *arguments, "--json")
+        assert (code, err) == (0, "")
         return json.loads(out)
 
     return call
 
 
 @pytest.fixture
-def refuse(capfd):
+def refuse(run):
     """Run the command, which must end with 2 and one line."""
 
     def call(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main(["llm", "report", *map(str, arguments)])
-        out, err = capfd.readouterr()
-        assert ended.value.code == 2
-        assert not out
-        assert err.count("\n") == 1
+        code, out, err = run("llm", "report", *arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1)
         return err
 
     return call
@@ -289,15 +279,13 @@ def test_a_log_without_readings_of_power_is_refused(server):
         _ = PowerSource(empty, 0.0, 0.0).extent_s
 
 
-def test_nothing_is_cut_in_a_narrow_terminal(files, capfd, monkeypatch):
+def test_nothing_is_cut_in_a_narrow_terminal(files, run, monkeypatch):
     for name, value in (("COLUMNS", "80"), ("JOULELAB_COUNTRY", "DE"), ("JOULELAB_PRICE", "0.3"),
                         ("JOULELAB_CURRENCY", "EUR")):  # fmt: skip
         monkeypatch.setenv(name, value)
     requests, power = files()
-    with pytest.raises(SystemExit) as ended:
-        main(["llm", "report", "--requests", str(requests), "--power", str(power)])
-    assert not ended.value.code
-    out = capfd.readouterr().out
+    code, out, _ = run("llm", "report", "--requests", requests, "--power", power)
+    assert not code
     assert "…" not in out
     for title in ("output token, without idle", "input token, without idle", "both, all energy"):
         assert f" {title} " in out
@@ -315,17 +303,14 @@ def test_without_output_tokens_only_prefill_is_known(server):
     assert headline(unknown) == "joules per token are unknown"
 
 
-def test_requests_without_tokens_have_no_empty_table_or_figure(server, capfd, tmp_path):
+def test_requests_without_tokens_have_no_empty_table_or_figure(server, run, tmp_path):
     truth, trace = server
     requests, power, page = tmp_path / "r.jsonl", tmp_path / "p.csv", tmp_path / "page.html"
     none = np.zeros(len(truth.requests))
     empty = replace(truth.requests, input_tokens=none, output_tokens=none, cached_tokens=none)
     write_requests(requests, empty)
     power.write_text(power_csv(trace.series[0]))
-    with pytest.raises(SystemExit):
-        main(["llm", "report", "--requests", str(requests), "--power", str(power),
-            "--html", str(page)])  # fmt: skip
-    out = capfd.readouterr().out
+    _, out, _ = run("llm", "report", "--requests", requests, "--power", power, "--html", page)
     assert out.startswith("joules per token are unknown\n")
     assert "per request (median" in out
     assert "J per token" not in out

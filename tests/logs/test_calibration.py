@@ -26,10 +26,7 @@ from joulelab.sensors.sensor import Channel, Provenance, Quantity, Reading
 DATA = Path(__file__).parent / "data"
 COLUMNS = ("power_draw_w", "power_draw_average_w", "power_draw_instant_w")
 
-
-@pytest.fixture(autouse=True)
-def own_home(monkeypatch, tmp_path):
-    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def sensor_log(name, column):

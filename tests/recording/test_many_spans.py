@@ -24,10 +24,7 @@ from joulelab.sensors.simulated import SimulatedMachine
 MACHINE = SimulatedMachine.default()
 SPANS = 20_000
 
-
-@pytest.fixture(autouse=True)
-def no_saved_baseline(tmp_path, monkeypatch):
-    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def flood(meter, count, name="step"):

@@ -16,10 +16,7 @@ from joulelab.sensors.simulated import SimulatedMachine
 MACHINE = SimulatedMachine.default()
 THREADS, SPANS = 8, 1000
 
-
-@pytest.fixture(autouse=True)
-def no_saved_baseline(tmp_path, monkeypatch):
-    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def rows(directory):

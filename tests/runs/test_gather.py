@@ -2,12 +2,12 @@
 
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
 from energy_parts import make_channel
 
-from joulelab.cli.app import main
 from joulelab.errors import UserError
 from joulelab.recording.trace_format import TraceWriter, pack, span_lines
 from joulelab.runs.hosts import gather
@@ -137,14 +137,8 @@ def test_overlapping_recordings_of_one_host_count_once(two_hosts):
 
 
 @pytest.fixture
-def command(capsys):
-    def call(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            main(["gather", *map(str, arguments)])
-        captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
-
-    return call
+def command(run):
+    return partial(run, "gather")
 
 
 def test_the_command_prints_the_energy_of_the_job(two_hosts, command):

@@ -21,11 +21,7 @@ from joulelab.runs.study_runs import read_studies, study_labels
 OLD = Path(__file__).parents[1] / "golden" / "inputs"
 """Records written by the version before this schema."""
 
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def test_a_finished_run_reads_back_equal(tmp_path):

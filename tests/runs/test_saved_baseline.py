@@ -23,10 +23,7 @@ from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Wavefo
 
 STEADY = SimulatedMachine((SimulatedSource(component="gpu:0", waveform=Waveform.constant(150.0)),))
 
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def save(age_s=0.0):

@@ -18,6 +18,13 @@ OK = pynvml.NVML_SUCCESS
 MIG_HANDLE_STEP = 100
 
 
+class live(property):  # noqa: N801 (a decorator)
+    """A value of a GPU that changes with time, whatever :class:`FakeGpu` sets at first."""
+
+    def __set__(self, _, value):
+        pass
+
+
 @dataclass
 class FakeGpu:
     uuid: str

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pynvml
-from fake_nvml import FakeGpu, FakeNvml
+from fake_nvml import FakeGpu, FakeNvml, live
 
 from joulelab.sensors import gpu_processes, processes, sharing
 
@@ -62,41 +62,25 @@ class LiveGpu(FakeGpu):
     The process that started the recorder uses it.
     """
 
-    @property
+    @live
     def ring(self):
         return [(t_us, POWER_MW) for t_us in stamps_us(PERIOD_US, RING)]
 
-    @ring.setter
-    def ring(self, _):
-        pass
-
-    @property
+    @live
     def processes(self):
         return (os.getppid(),)
 
-    @processes.setter
-    def processes(self, _):
-        pass
-
-    @property
+    @live
     def used(self):
         samples = stamps_us(USE_US, USE_SAMPLES)
         return [(os.getppid(), t_us, self.utilization_pct) for t_us in samples]
 
-    @used.setter
-    def used(self, _):
-        pass
-
-    @property
+    @live
     def energy_mj(self):
         t_us = time.monotonic_ns() // 1000 // COUNTER_US * COUNTER_US
         reset = fault("reset")
         start_us = reset["at_ns"] // 1000 if reset else 0
         return round(POWER_MW * (t_us - start_us) * 1e-6)
-
-    @energy_mj.setter
-    def energy_mj(self, _):
-        pass
 
     def code(self, name):
         failing = fault("gpu")

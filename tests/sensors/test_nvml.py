@@ -6,7 +6,7 @@ import time
 import fake_nvml
 import pynvml
 import pytest
-from fake_nvml import FakeGpu, FakeNvml
+from fake_nvml import FakeGpu, FakeNvml, live
 
 import joulelab.machine
 from joulelab.sensors import nvml, nvml_channels
@@ -200,19 +200,16 @@ class LiveGpu(FakeGpu):
     clock = None
     period_s = 0.1
 
-    @property
+    @live
     def power_mw(self):
         return 100_000 + self.update() * 37 % 1000 if self.clock else 100_000
 
-    @property
+    @live
     def energy_mj(self):
         return round(self.update() * self.period_s * 1e5) if self.clock else 0
 
     def update(self):
         return int(self.clock.now_s / self.period_s)
-
-    power_mw = power_mw.setter(lambda self, _: None)
-    energy_mj = energy_mj.setter(lambda self, _: None)
 
 
 OLD = {"nvmlDeviceGetSamples", "nvmlDeviceGetTotalEnergyConsumption"}

@@ -16,7 +16,7 @@ from dataclasses import replace
 import fake_nvml
 import pynvml
 import pytest
-from fake_nvml import FakeGpu, FakeNvml
+from fake_nvml import FakeGpu, FakeNvml, live
 
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.recording.sensor_reader import SensorReader
@@ -247,7 +247,7 @@ class LiveGpu(FakeGpu):
     def _given(self, value, kind):
         return self.changed(value, kind) if self.clock.is_faulty else value
 
-    @property
+    @live
     def ring(self):
         newest = int(self.seen_s / 0.02)
         entries = []
@@ -260,29 +260,17 @@ class LiveGpu(FakeGpu):
                 entries.append((stamp_us, round(power_mw) % 2**32))
         return entries
 
-    @ring.setter
-    def ring(self, _):
-        pass
-
-    @property
+    @live
     def energy_mj(self):
         update_s = int(self.seen_s / 0.1) * 0.1
         counted_mj = self.offset_mj + WAVE.energy_j(START_S, update_s) * 1e3
         return round(self._given(counted_mj, "counter")) % 2**64
 
-    @energy_mj.setter
-    def energy_mj(self, _):
-        pass
-
-    @property
+    @live
     def power_mw(self):
         update_s = int(self.seen_s / 0.1) * 0.1
         mean_w = WAVE.energy_j(update_s - 0.1, update_s) / 0.1
         return round(self._given(mean_w * 1e3, "power")) % 2**32
-
-    @power_mw.setter
-    def power_mw(self, _):
-        pass
 
 
 KINDS = {

@@ -153,12 +153,10 @@ def test_a_program_that_fails_or_reports_nothing(recur):
     assert "joulelab.report_metrics(f1=value)" in errors
 
 
-def test_options_of_recurring_jobs_belong_together(recur, capfd):
-    with pytest.raises(SystemExit) as ended:
-        main(["tune", "--recurring", "nightly", "--", "train", "{batch_size}"])
-    assert ended.value.code == 2
-    assert "--recurring needs --batch-sizes" in capfd.readouterr().err
-    with pytest.raises(SystemExit) as ended:
-        main(["tune", "--target", "accuracy=1", "--", "train"])
-    assert ended.value.code == 2
-    assert "belong to --recurring" in capfd.readouterr().err
+def test_options_of_recurring_jobs_belong_together(run):
+    code, _, err = run("tune", "--recurring", "nightly", "--", "train", "{batch_size}")
+    assert code == 2
+    assert "--recurring needs --batch-sizes" in err
+    code, _, err = run("tune", "--target", "accuracy=1", "--", "train")
+    assert code == 2
+    assert "belong to --recurring" in err

@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 
-from joulelab.cli.app import main
 from joulelab.errors import UserError
 from joulelab.tune.replay import read_replay_table
 
@@ -89,20 +88,16 @@ def test_a_stated_baseline_is_used(write):
         ),
     ],
 )
-def test_a_table_that_cannot_be_used_is_one_line_and_exit_code_2(write, capsys, text, message):
-    with pytest.raises(SystemExit) as exit_:
-        main(["tune", "--replay", str(write(text)), "--knobs", "power-limit"])
-    assert exit_.value.code == 2
-    error = capsys.readouterr().err
+def test_a_table_that_cannot_be_used_is_one_line_and_exit_code_2(write, run, text, message):
+    code, _, error = run("tune", "--replay", write(text), "--knobs", "power-limit")
+    assert (code, error.count("\n")) == (2, 1)
     assert message in error
-    assert error.count("\n") == 1
 
 
-def test_the_command_prints_the_documented_json(write, capsys):
-    with pytest.raises(SystemExit) as exit_:
-        main(["tune", "--replay", str(write(CURVE)), "--noise", "1%", "--seed", "3", "--json"])
-    assert exit_.value.code == 0
-    found = json.loads(capsys.readouterr().out)
+def test_the_command_prints_the_documented_json(write, run):
+    code, out, _ = run("tune", "--replay", write(CURVE), "--noise", "1%", "--seed", "3", "--json")
+    assert code == 0
+    found = json.loads(out)
     assert found["baseline"] == {"power_limit": 250}
     assert found["settings"]["power_limit"] in (100, 150, 200, 225, 250)
     for name in ("saving", "slowdown"):

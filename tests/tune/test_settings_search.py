@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from joulelab.cli.app import main
 from joulelab.errors import UserError
 from joulelab.tune.level_search import LevelSearch
 from joulelab.tune.probes import Knob, Probe
@@ -192,28 +191,25 @@ def test_bad_arguments_are_errors():
         SettingsSearch([BATCH], -0.1)
 
 
-def test_replay_on_the_command_line(capsys):
+def test_replay_on_the_command_line(run):
     options = ["--knobs", "batch-size,power-limit", "--objective", "energy-to-target"]
     options += ["--baseline", "batch_size=32", "--noise", "1%", "--json"]
-    with pytest.raises(SystemExit) as ended:
-        main(["tune", "--replay", str(TABLE), *options])
-    assert not ended.value.code
-    found = json.loads(capsys.readouterr().out)
+    code, out, _ = run("tune", "--replay", TABLE, *options)
+    assert not code
+    found = json.loads(out)
     assert set(found["settings"]) == set(KNOBS)
     assert found["probes"] <= 16
     assert found["saving_low"] <= found["saving"] <= found["saving_high"]
 
 
-def test_rows_without_epochs_are_whole_runs(tmp_path, capsys):
+def test_rows_without_epochs_are_whole_runs(tmp_path, run):
     path = tmp_path / "table.csv"
     rows = [f"{size},{10 + size / 8},{abs(size - 32) + 50}" for size in (8, 16, 32, 64)]
     path.write_text("\n".join(["batch_size,duration_s,energy_j", *rows]))
-    with pytest.raises(SystemExit):
-        main(["tune", "--replay", str(path), "--knobs", "batch-size", "--json",
-              "--objective", "energy-to-target"])  # fmt: skip
-    output = capsys.readouterr()
-    assert json.loads(output.out)["settings"] == {"batch_size": 32}
-    assert "each row is taken as a whole run to the target" in output.err
+    options = ("--knobs", "batch-size", "--json", "--objective", "energy-to-target")
+    _, out, err = run("tune", "--replay", path, *options)
+    assert json.loads(out)["settings"] == {"batch_size": 32}
+    assert "each row is taken as a whole run to the target" in err
 
 
 def test_column_of_epochs_to_target(tmp_path):

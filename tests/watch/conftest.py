@@ -25,10 +25,8 @@ def clock(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def no_site(monkeypatch, tmp_path):
-    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
-    for name in ("COUNTRY", "INTENSITY", "INTENSITY_FILE", "PUE", "PRICE", "CURRENCY"):
-        monkeypatch.delenv(f"JOULELAB_{name}", raising=False)
+def no_site(home):
+    """No test of the watcher sees the user's site."""
 
 
 @pytest.fixture
