@@ -12,7 +12,7 @@ from joulelab.carbon.costs import Costs
 from joulelab.energy.energy import Energy
 from joulelab.ledger.ledger import read_ledger
 from joulelab.ledger.text import head_lines
-from joulelab.run.summary import Summary, compare, previous_run
+from joulelab.run.summary import Epoch, Summary, compare, previous_run
 from joulelab.runs.record import read_run
 from joulelab.runs.span_tree import flat_tree
 from joulelab.sensors.sensor import Absence, Provenance
@@ -107,6 +107,15 @@ def test_a_summary_says_why_components_are_estimated(tmp_path):
     why = "cpu:0 and dram:0 are estimated: no RAPL counters; see `joulelab doctor`"
     assert why in found
     assert not any("no driver" in text for text in found)
+
+
+@pytest.mark.parametrize("phases", [("train", "train"), ("prefill", "decode")])
+def test_only_epochs_of_one_phase_can_be_forecast(tmp_path, phases):
+    run = write_finished(tmp_path / "one")
+    epochs = tuple(Epoch(phase, i, run.energy, None) for i, phase in enumerate(phases))
+    costs = Costs(energy_j=run.energy.gross_j, interval_j=run.energy.interval_j)
+    lines = dict(Summary(run=run, costs=costs, epochs=epochs).lines())
+    assert ("forecast" in lines) == (len(set(phases)) == 1)
 
 
 def test_a_record_and_its_summary_keep_the_meter_around_the_total(tmp_path):

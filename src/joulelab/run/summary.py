@@ -6,6 +6,7 @@ import math
 import shlex
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Self
@@ -199,7 +200,7 @@ class Summary:
             *_energy_lines(run, self.absent),
             *_span_lines(self.tree, most_spans),
             *_epoch_lines(self.epochs),
-            *_forecast_lines(run),
+            *_forecast_lines(run, self.epochs),
             *_cost_lines(self.costs),
             *_exchange_lines(run),
             *_comparison_lines(self.comparison),
@@ -354,9 +355,12 @@ def _epoch_lines(epochs: Sequence[Epoch]) -> Iterator[Line]:
         )
 
 
-def _forecast_lines(run: Run) -> Iterator[Line]:
-    """Say how to forecast a longer training from one of several epochs."""
-    if any(one.name == EPOCH and one.count > 1 for one in run.spans):
+def _forecast_lines(run: Run, epochs: Sequence[Epoch]) -> Iterator[Line]:
+    """Say how to forecast a longer training from several epochs of one phase."""
+    counts = Counter(one.phase for one in epochs)
+    if not epochs:
+        counts.update({one.name: one.count for one in run.spans if one.name == EPOCH})
+    if max(counts.values(), default=0) > 1:
         yield "forecast", f"of a longer training: `joulelab forecast {run.id} --epochs 100`"
 
 
