@@ -38,9 +38,10 @@ WARMUP_SHARE = 0.2
 """Share of the time of each step before its measurement: cuDNN searches, caches fill."""
 
 SMALL_BATCH = {"cpu": 1, "cuda": 8}
-LARGEST_BATCH = 1024
-LONG_STEP_S = {"cpu": 0.05, "cuda": 0.01}
-"""The large batch is the first whose forward pass takes this long."""
+LARGEST_BATCH = 1 << 16
+LONG_STEP_S = {"cpu": 0.05, "cuda": 0.005}
+"""The large batch is the first whose forward pass takes this long. It fits into the memory: what a
+device streams in so little time is a small part of that."""
 
 PROBE_S = 1.5
 """Duration of each probe of a device without a data sheet."""
@@ -122,13 +123,14 @@ def measure_profile(
 
 
 def choose_cases(input_shapes: Mapping[str, tuple[int, ...]], device: torch.device) -> list[Case]:
-    """Return both phases of each network, for a small batch and one that fills the device."""
+    """Return both phases of each network: a small batch, one that fills the device, and between."""
     found = []
     for network, shape in input_shapes.items():
         small = Case(
             f"{microworkloads.__name__}:{network}", "infer", SMALL_BATCH[device.type], shape
         )
-        for batch_size in dict.fromkeys((small.batch_size, _large_batch(small, device))):
+        least, most = small.batch_size, _large_batch(small, device)
+        for batch_size in dict.fromkeys((least, round(math.sqrt(least * most)), most)):
             found += [small._replace(phase=phase, batch_size=batch_size) for phase in PHASES]
     return found
 

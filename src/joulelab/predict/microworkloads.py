@@ -29,6 +29,8 @@ INPUT_SHAPES: Mapping[str, tuple[int, ...]] = {
     "activations": (32, 32, 32),
     "pooling_layers": (32, 16, 16),
     "tiny_layers": (8,),
+    "tiny_functions": (8,),
+    "one_layer": (8,),
 }
 """Shape of one sample for each network of this module."""
 
@@ -91,3 +93,13 @@ def tiny_layers(num_classes: int = 10) -> nn.Module:
     """Build operators so small that only launching them takes time."""
     layers = [layer for _ in range(5 * DEPTH) for layer in (nn.Linear(8, 8), nn.Tanh())]
     return nn.Sequential(*layers, nn.Linear(8, num_classes))
+
+
+def tiny_functions(num_classes: int = 10) -> nn.Module:
+    """Build operators that also cost the host least."""
+    return nn.Sequential(*(nn.Tanh() for _ in range(10 * DEPTH)), nn.Linear(8, num_classes))
+
+
+def one_layer(num_classes: int = 10) -> nn.Module:
+    """Build a step that is little more than its loop."""
+    return nn.Linear(8, num_classes)
