@@ -7,15 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.energy.estimator import EnergyEstimator
+from joulelab.energy.signal.timestamp_alignment import power_intervals
 from joulelab.energy.signal.variability import (
     Variogram,
     interval_variogram,
     unknown_variogram,
+    window_spread,
     window_variogram,
 )
 from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Quantity
+from joulelab.sensors.simulated import Waveform
 
 S = 10**9
 FINE_S = 0.01
@@ -132,3 +135,44 @@ def test_coverage_for_a_load_faster_than_the_readings(window_s):
     true_j = energy_j[stop] - energy_j[start]
     low_j, high_j = np.array([part.interval_j for part in parts]).T
     assert 0.9 < np.mean((low_j <= true_j) & (true_j <= high_j)) < 0.995
+
+
+def averages(load, noise_w=0.0, count=300):
+    """Return a channel of 1 s averages each 0.1 s, the times of its readings, and these."""
+    t_s = 0.1 * np.arange(10, count)
+    energy_j = np.array([load.energy_j(0.0, t) for t in 0.1 * np.arange(count)])
+    noise = noise_w * np.random.default_rng(3).standard_normal(count - 10)
+    return make_channel(window_s=1.0), t_s, energy_j[10:] - energy_j[:-10] + noise
+
+
+@pytest.mark.parametrize("period_s", [1.15, 1.2, 1.25])
+def test_averages_show_a_load_of_about_a_period_a_window_by_how_they_change(period_s):
+    load = Waveform.square(low_w=100, high_w=600, period_s=period_s)
+    channel, t_s, power_w = averages(load)
+    found = power_intervals(channel, t_s, power_w, 0.1, np.zeros(0))
+    # The averages themselves differ by less than 30 % of the load's two powers.
+    assert np.ptp(power_w) < 150
+    assert 300 < np.median(window_spread(channel, found, 0.1)) <= 500
+
+    trace = Trace(
+        (channel,),
+        (Readings(np.rint(t_s * S).astype(np.int64), power_w),),
+        header={"intervals_s": [0.1]},
+    )
+    spans_s = [(start_s, start_s + 0.15) for start_s in np.arange(5.0, 25.0, 0.11)]
+    windows = [Window(round(a * S), round(b * S)) for a, b in spans_s]
+    energies = EnergyEstimator(trace).energies(windows)
+    covered = [
+        one.interval_j[0] <= load.energy_j(*span) <= one.interval_j[1]
+        for one, span in zip(energies, spans_s, strict=True)
+    ]
+    assert np.mean(covered) >= 0.93
+
+
+def test_noise_of_averages_does_not_look_like_a_load():
+    channel, t_s, power_w = averages(
+        Waveform.square(low_w=300, high_w=300, period_s=1.0), noise_w=3.0
+    )
+    found = power_intervals(channel, t_s, power_w, 0.1, np.zeros(0))
+    # Without what noise explains, the largest of 20 differences around is 40 W.
+    assert np.median(window_spread(channel, found, 0.1)) == 0.0

@@ -302,7 +302,6 @@ def integrate(
     variance_j2 = variability.part_variance_j2(
         channel, interval_s, found, parts, spread_w, stretches
     )
-    variogram = _variogram(channel, found, points, smear_s, interval_s)
     return EnergyCurve(
         time_s=parts.edges,
         energy_j=np.concatenate(([0.0], np.cumsum(np.diff(parts.edges) * parts.power))),
@@ -319,7 +318,7 @@ def integrate(
         latency_uncertainty_s=latency_uncertainty_s,
         jitter_s=jitter_s,
         max_age_s=found.max_age_s,
-        variogram=variogram.at(parts.interval),
+        variogram=_variogram(channel, found, points, smear_s, interval_s).at(parts.interval),
     )
 
 
@@ -373,7 +372,9 @@ def _cut(
     )
     reach = 1 + math.ceil(smear_s / apart_s)
     at_change = np.isin(found.edges[1:-1], points.time_s) & (smear_s == 0)
-    spread_w = variability.interval_spread(power, reach, at_change)[parts.interval]
+    neighbours_w = variability.interval_spread(power, reach, at_change)
+    entering_w = variability.window_spread(channel, found, apart_s)
+    spread_w = np.maximum(neighbours_w, entering_w)[parts.interval]
     if points.show_parts and parts.unresolved.any():
         off_s = math.hypot(channel.time_uncertainty_s, found.max_age_s / math.sqrt(12))
         parts, spread_w = split_by_state(parts, spread_w, power, plain, windows, points, off_s)

@@ -54,6 +54,7 @@ MAX_EXPONENT = 1.9
 """A variogram grows more slowly than the square of the distance: what looks smoother may be a load
 that is nearly in step with the readings."""
 SAME_S = 1e-9  # Times that are no further apart are the same.
+BY_NOISE = 3.0  # Noise rarely explains a difference of more standard deviations.
 
 
 def interval_spread(power: Floats, reach: int, at_change: Bools) -> Floats:
@@ -97,6 +98,31 @@ def end_spread(power: Floats, plain: Bools) -> Floats:
     return spread
 
 
+def window_spread(channel: Channel, found: Intervals, apart_s: float) -> Floats:
+    """Bound power within averages over overlapping windows of length W by what enters these.
+
+    An average rises in τ by τ / W times the difference between the power that enters its window and
+    the power that leaves it, W earlier. Differences show what averages hardly do: a load of about
+    one period a window. Power may be as far from an interval's mean as it was from itself one W
+    away, within W on either side, less what noise explains. τ is two intervals, ``apart_s`` each,
+    since a poll may miss an update or repeat one. Shape: (intervals,).
+    """
+    count = found.power.size
+    spread = np.zeros(count)
+    each_s = float(np.median(np.diff(found.middle))) if count > 1 else apart_s
+    step = max(1, round(2 * apart_s / each_s))
+    if count <= step or channel.window_s <= 2 * apart_s:
+        return spread
+    unusable = np.append(0, np.cumsum(~found.plain))
+    known = unusable[step + 1 :] == unusable[: count - step]
+    took_s = np.maximum(found.middle[step:] - found.middle[:-step], 2 * apart_s)
+    by_noise_w = BY_NOISE * math.sqrt(2) * _noise_w(found.power, found.plain)
+    rise_w2 = (found.power[step:] - found.power[:-step]) ** 2 - by_noise_w**2
+    differ_w = np.sqrt(np.maximum(rise_w2, 0.0)) * channel.window_s / took_s
+    spread[step // 2 : step // 2 + count - step] = np.where(known, differ_w, 0.0)
+    return np.asarray(_around(spread, math.ceil(channel.window_s / each_s)).max(axis=1))
+
+
 def shown_spread(found: Intervals, time_uncertainty_s: float) -> Floats:
     """Bound power around each interval's mean by what a slow meter showed around it.
 
@@ -121,11 +147,16 @@ def shown_spread(found: Intervals, time_uncertainty_s: float) -> Floats:
 
 def _largest_distance(power_w: Floats, reach: int) -> Floats:
     """Return how far each power is from the lowest and the highest within reach."""
-    reach = min(reach, power_w.size)
-    padded = np.pad(power_w, reach, constant_values=np.nan)
-    around = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
+    around = _around(power_w, reach)
     low, high = np.fmin.reduce(around, axis=1), np.fmax.reduce(around, axis=1)
     return np.asarray(np.nan_to_num(np.maximum(high - power_w, power_w - low)))
+
+
+def _around(values: Floats, reach: int) -> Floats:
+    """Return the values within reach of each; those at the ends count for what is beyond."""
+    reach = min(reach, values.size)
+    padded = np.pad(values, reach, mode="edge")
+    return np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
 
 
 def hidden_share(channel: Channel, length_s: Floats) -> Floats:
