@@ -374,7 +374,6 @@ static double deviate(int64_t update, uint64_t kind) {
 }
 
 static unsigned int mean_mw(double end_s, double window_s, int64_t update) {
-    read_changes();
     double mean_w = (energy_since_zero_j(end_s) - energy_since_zero_j(end_s - window_s)) / window_s;
     double value_mw = 1e3 * (gain * mean_w + noise_w * deviate(update, 0));
     return value_mw > 0 ? (unsigned int)llround(value_mw) : 0;
@@ -388,6 +387,7 @@ static int64_t latest_update(double period_s, double phase_s) {
 
 static unsigned int windowed_mw(double window_s) {
     int64_t update = latest_update(UPDATE_S, update_phase_s);
+    read_changes();
     return mean_mw(update_phase_s + (double)update * UPDATE_S, window_s, update);
 }
 
@@ -468,6 +468,7 @@ API ret_t nvmlDeviceGetSamples(device_t handle, int type, unsigned long long las
     }
     take(SAMPLES_CALL_S);
     double offset_s = wall_offset_s();
+    read_changes();
     double longest_lag_s = stamp_delay_s + LONGEST_JITTER * stamp_jitter_s;
     int64_t latest = latest_update(RING_S, ring_phase_s + longest_lag_s);
     unsigned int room = *count;
