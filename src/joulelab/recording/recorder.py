@@ -28,7 +28,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,28 +157,25 @@ class Recorder:
         self._write(self._reader.take())
 
     def _write(self, answers: Iterable[Answer]) -> None:
-        readings = [reading for answer in answers for reading in self._readings(answer)]
+        """Write what calls gave."""
+        latest_ns, reasons = self._latest_ns, self._reasons
+        readings: list[tuple[int, float, int]] = []
+        for answer in answers:
+            first = self._first_channel[answer.position]
+            for one in answer.found:
+                if isinstance(one, SensorEvent):
+                    self.writer.event(**one.fields, t_ns=one.t_ns)
+                    continue
+                t_ns, channel, value = one.t_ns, first + one.channel, math.nan
+                if isinstance(one, Reading):
+                    value = one.value
+                    latest_ns[channel] = max(latest_ns[channel], t_ns)
+                    reasons.pop(channel, None)
+                elif reasons.get(channel) != one.reason:
+                    reasons[channel] = one.reason
+                    self.writer.event(event="gap", channel=channel, t_ns=t_ns, reason=one.reason)
+                readings.append((t_ns, value, channel))
         self.writer.readings([pack_all(readings)])
-
-    def _readings(self, answer: Answer) -> Iterator[tuple[int, float, int]]:
-        """Give the readings of an answer, and write its events."""
-        first = self._first_channel[answer.position]
-        for one in answer.found:
-            if isinstance(one, SensorEvent):
-                self.writer.event(**one.fields, t_ns=one.t_ns)
-                continue
-            channel = first + one.channel
-            if isinstance(one, Reading):
-                yield one.t_ns, one.value, channel
-                self._latest_ns[channel] = max(self._latest_ns[channel], one.t_ns)
-                self._reasons.pop(channel, None)
-            else:
-                yield one.t_ns, math.nan, channel
-                if self._reasons.get(channel) != one.reason:
-                    self._reasons[channel] = one.reason
-                    self.writer.event(
-                        event="gap", channel=channel, t_ns=one.t_ns, reason=one.reason
-                    )
 
     def take_lines(self) -> None:
         """Move the lines that have arrived to the trace; an incomplete one waits."""

@@ -74,7 +74,7 @@ def pack_all(readings: Sequence[tuple[int, float, int]]) -> bytes:
     The checks of all are calculated at once, with the records as one number: shifted by one to four
     words each and combined, the first word of each record is the exclusive-or of its first five.
     """
-    data = b"".join([_RECORD.pack(*one, 0) for one in readings])
+    data = b"".join([_RECORD.pack(t_ns, value, i, 0) for t_ns, value, i in readings])
     whole = int.from_bytes(data, "little")
     combined = whole
     for words in range(1, 5):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -120,20 +122,19 @@ class PowerRing:
         if now_ns < self._unsettled_until_ns:
             self._last_stamp_us = (now_ns + offset_ns) // 1000
             return [Gap(now_ns, channel, "the wall clock jumped: the ring's times are unreliable")]
-        new = [(us, w) for us, w in samples if us > self._last_stamp_us + SAME_STAMP_US]
-        if not new:
+        if not samples:
             if now_ns - self._last_new_ns < SILENCE_S * 1e9:
                 return []
             return [Gap(now_ns, channel, "the driver's power ring has nothing new")]
         readings: list[Reading | Gap] = []
         hole_us = HOLE_PERIODS * self.channel.update_period_s * 1e6
-        last_us = self._last_stamp_us or new[0][0]
-        for stamp_us, power_w in new:
+        last_us = self._last_stamp_us or samples[0][0]
+        for stamp_us, power_mw in samples:
             if stamp_us - last_us > hole_us:
                 missing_us = last_us + int(self.channel.update_period_s * 1e6)
                 reason = "readings are missing from the driver's power ring"
                 readings.append(Gap(missing_us * 1000 - offset_ns, channel, reason))
-            readings.append(Reading(stamp_us * 1000 - offset_ns, channel, power_w))
+            readings.append(Reading(stamp_us * 1000 - offset_ns, channel, power_mw / 1e3))
             last_us = stamp_us
         self._last_stamp_us, self._last_new_ns = last_us, now_ns
         return readings
@@ -171,11 +172,11 @@ def ring_channel(
 
 
 def _samples(handle: Any, since_us: int) -> list[tuple[int, float]]:
-    """(wall-clock microseconds, watts), oldest first."""
+    """(wall-clock microseconds, milliwatts) after a time, oldest first."""
     kind, samples = call("nvmlDeviceGetSamples", handle, SAMPLES_TOTAL_POWER, since_us)
     # A field of a ctypes structure takes ten times as long, and there are 400 samples a second.
-    found = _SAMPLES[kind].iter_unpack(b"".join(samples))
-    return sorted((stamp_us, power_mw / 1e3) for stamp_us, power_mw in found if stamp_us > 0)
+    found = sorted(_SAMPLES[kind].iter_unpack(b"".join(samples)))
+    return found[bisect_right(found, (since_us + SAME_STAMP_US, math.inf)) :]
 
 
 @dataclass(frozen=True, slots=True)
