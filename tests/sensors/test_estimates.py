@@ -199,28 +199,27 @@ def test_cpuinfo_of_two_sockets_and_of_arm():
 
 
 def scripted(monkeypatch, *counts):
-    """Busy and idle seconds of each thread, one entry per call; the last one repeats."""
+    """Busy and idle seconds of all threads, one entry per call; the last one repeats."""
     fields = type(psutil.cpu_times())
     calls = list(counts)
 
-    def cpu_times(percpu):
-        assert percpu
-        now = calls.pop(0) if len(calls) > 1 else calls[0]
+    def cpu_times():
+        busy, idle = calls.pop(0) if len(calls) > 1 else calls[0]
         zeros = dict.fromkeys(fields._fields, 0.0)
-        return [fields(**{**zeros, "user": busy, "idle": idle}) for busy, idle in now]
+        return fields(**{**zeros, "user": busy, "idle": idle})
 
     monkeypatch.setattr(psutil, "cpu_times", cpu_times)
 
 
 def test_load_is_the_mean_over_threads(monkeypatch):
-    scripted(monkeypatch, [(0, 0), (5, 5)], [(1, 0), (5.5, 5.5)])
+    scripted(monkeypatch, (5, 5), (6.5, 5.5))
     load = CpuLoad()
     assert load.utilization() == pytest.approx(0.75)
     assert load.utilization() is None
 
 
 def test_cpu_estimate_follows_load_and_waits_for_a_tick(monkeypatch):
-    scripted(monkeypatch, [(0, 0)], [(1, 1)])
+    scripted(monkeypatch, (0, 0), (1, 1))
     sensor = CpuEstimate(CpuModel(10, 50, "note"))
     [opened, reading] = sensor.read()
     assert opened.value == 0
@@ -231,7 +230,7 @@ def test_cpu_estimate_follows_load_and_waits_for_a_tick(monkeypatch):
 
 
 def test_host_sensor(monkeypatch):
-    scripted(monkeypatch, [(0, 0)], [(1, 3)])
+    scripted(monkeypatch, (0, 0), (1, 3))
     sensor = HostSensor()
     cpu, memory, used = sensor.read()
     assert cpu.value == pytest.approx(25)

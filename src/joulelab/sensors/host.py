@@ -25,7 +25,7 @@ class CpuLoad:
     """
 
     def __init__(self) -> None:
-        self._last = _busy_and_total_s()
+        self._busy_s, self._total_s = _busy_and_total_s()
 
     def utilization(self) -> float | None:
         """Return the mean over the threads since the last call, 0 to 1.
@@ -33,16 +33,12 @@ class CpuLoad:
         Returns:
             ``None`` if the kernel has not counted any time since the last call.
         """
-        last, now = self._last, _busy_and_total_s()
-        shares = [
-            min(max((busy - busy_0) / (total - total_0), 0.0), 1.0)
-            for (busy_0, total_0), (busy, total) in zip(last, now, strict=False)
-            if total > total_0
-        ]
-        if not shares:
+        busy_s, total_s = _busy_and_total_s()
+        if total_s <= self._total_s:
             return None
-        self._last = now
-        return sum(shares) / len(shares)
+        share = (busy_s - self._busy_s) / (total_s - self._total_s)
+        self._busy_s, self._total_s = busy_s, total_s
+        return min(max(share, 0.0), 1.0)
 
 
 class HostSensor(NothingOpen):
@@ -125,13 +121,9 @@ def boot_id() -> str:
         return ""
 
 
-def _busy_and_total_s() -> list[tuple[float, float]]:
-    """Busy and total seconds of each hardware thread since boot."""
-    counts = []
-    for times in psutil.cpu_times(percpu=True):
-        fields = times._asdict()
-        # The kernel counts guests within user and nice.
-        total = sum(s for name, s in fields.items() if name not in ("guest", "guest_nice"))
-        idle = fields["idle"] + fields.get("iowait", 0.0)
-        counts.append((total - idle, total))
-    return counts
+def _busy_and_total_s() -> tuple[float, float]:
+    """Busy and total seconds of all hardware threads since boot."""
+    fields = psutil.cpu_times()._asdict()
+    # The kernel counts guests within user and nice.
+    total_s = sum(s for name, s in fields.items() if name not in ("guest", "guest_nice"))
+    return total_s - fields["idle"] - fields.get("iowait", 0.0), total_s
