@@ -1,12 +1,13 @@
 """The job's processes and their CPU time, on made-up tables whose truth is known."""
 
+import os
 from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.sensors.processes import JobProcesses, Process
+from joulelab.sensors.processes import JobProcesses, Process, read_processes
 
 ROOT = 100
 
@@ -138,3 +139,10 @@ def test_all_work_is_counted_once_however_processes_start_and_end(steps):
             getattr(world, what)(sorted(world.alive)[number % len(world.alive)])
     counted_s += job.update(dict(world.alive), [ROOT])
     assert counted_s == pytest.approx(world.used_s)
+
+
+def test_processes_that_are_given_as_idle_are_not_read_unless_they_are_gone():
+    own, gone = process(os.getpid(), 1), process(2**22 + 1, 1)
+    found = read_processes(idle=table(own, gone))
+    assert found[own.pid] is own
+    assert gone.pid not in found

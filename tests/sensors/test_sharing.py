@@ -15,7 +15,7 @@ from joulelab.recording.trace import Trace
 from joulelab.sensors import sharing
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.gpu_processes import GpuUse
-from joulelab.sensors.processes import read_processes
+from joulelab.sensors.processes import Process, read_processes
 from joulelab.sensors.sensor import Discovery, Gap, Quantity, Reading, SensorEvent
 from joulelab.sensors.sharing import SharingSensor, with_sharing
 
@@ -110,9 +110,9 @@ class Clock:
     def thread_time(self):
         return self._thread_s
 
-    def _read_processes(self, proc):
+    def _read_processes(self, *arguments):
         self._thread_s += self._scan_s
-        return read_processes(proc)
+        return read_processes(*arguments)
 
 
 def by_quantity(sensor, found, component):
@@ -149,6 +149,63 @@ def test_descendants_daemons_and_short_processes_belong_to_the_job(start, monkey
     assert not {job.pid, daemon, os.getpid()} & {pid for pid, _, _ in report.fields["used"]}
     memory = by_quantity(sensor, found, "dram")
     assert 0 < memory[Quantity.JOB_USE] < memory[Quantity.USE]
+
+
+class Table:
+    """The processes of a machine, whose CPU time a test sets, and which of them were read."""
+
+    def __init__(self, monkeypatch, *pids):
+        self.used_s = dict.fromkeys(pids, 1.0)
+        self.busy_s = 100.0
+        self.read = []
+        monkeypatch.setattr(sharing, "read_processes", self._read_processes)
+        monkeypatch.setattr(sharing, "busy_s", lambda _: self.busy_s)
+
+    def run(self, pid, cpu_s):
+        self.used_s[pid] += cpu_s
+        self.busy_s += cpu_s
+
+    def _read_processes(self, _, idle):
+        self.read.append(self.used_s.keys() - idle.keys())
+        return {
+            pid: idle.get(pid) or Process(pid, f"program{pid}", 1, pid, pid, used_s, 0.0, 5, 0)
+            for pid, used_s in self.used_s.items()
+        }
+
+
+def test_idle_processes_of_others_are_read_rarely_and_the_jobs_always(monkeypatch):
+    clock, table = Clock(monkeypatch, scan_s=0.0), Table(monkeypatch, *range(10, 30))
+    sensor = host_sensor(10)
+    for _ in range(2 + sharing.IDLE_SCANS):
+        clock.advance(1.0)
+        assert scans(sensor)
+    assert table.read[:2] == [table.used_s.keys()] * 2
+    rest = table.read[2:]
+    assert all(10 in pids for pids in rest)
+    assert sorted(pid for pids in rest for pid in pids - {10}) == list(range(11, 30))
+    table.used_s[30] = 0.0
+    clock.advance(1.0)
+    assert scans(sensor)
+    assert 30 in table.read[-1], "a new process is read"
+
+
+@pytest.mark.parametrize("busy_pid", range(11, 15))
+def test_work_of_a_process_that_was_idle_is_named_late_and_counted_once(monkeypatch, busy_pid):
+    clock, table = Clock(monkeypatch, scan_s=0.0), Table(monkeypatch, *range(10, 15))
+    sensor = host_sensor(10)
+    found = []
+    for second in range(20):
+        if second >= 8:
+            table.run(10, 0.5)
+            table.run(busy_pid, 1.5)
+        found += sensor.read()
+        clock.advance(1.0)
+    cpu = by_quantity(sensor, found, "cpu")
+    assert cpu[Quantity.JOB_USE] == pytest.approx(12 * 0.5)
+    assert cpu[Quantity.USE] == pytest.approx(12 * 2.0)
+    reports = [one for one in found if isinstance(one, SensorEvent)]
+    named = [one for one in reports if busy_pid in [pid for pid, _, _ in one.fields["used"]]]
+    assert named[0].t_ns < (1 + 8 + sharing.IDLE_SCANS) * 1e9
 
 
 def test_a_gpu_is_shared_with_another_process(start, monkeypatch):

@@ -43,6 +43,7 @@ class GpuUse:
         self.component = component
         self._uuid = uuid
         self._proc = proc
+        self._is_host = sees_whole_machine(proc)
         self._handle: Any = None
         self._last_us = time.time_ns() // 1000
         call("nvmlInit")
@@ -135,7 +136,7 @@ class GpuUse:
 
     def _check_namespace(self, pids: Collection[int], table: Mapping[int, Process]) -> None:
         """Check that the driver's pids, which are the host's, mean the processes in ``/proc``."""
-        if sees_whole_machine(self._proc):
+        if self._is_host:
             if not pids:
                 raise UseUnknown("it is working, but the driver names no process that uses it")
             return

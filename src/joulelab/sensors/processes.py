@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Mapping
-from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 PROC = Path("/proc")
@@ -16,8 +16,6 @@ KERNEL_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _LONGEST_STAT = 4096
 _LONGEST_ENVIRONMENT = 1 << 20
-MOST_REMEMBERED = 1024
-"""Lines that are not parsed again: most processes are idle, and theirs stay the same."""
 _FIRST_NAMESPACE = "pid:[4026531836]"
 """PROC_PID_INIT_INO (linux/proc_ns.h)."""
 
@@ -51,7 +49,6 @@ class Process(NamedTuple):
         return self.own_s - earlier.own_s + children * (self.children_s - earlier.children_s)
 
 
-@lru_cache(MOST_REMEMBERED)
 def parse_stat(data: bytes) -> Process:
     """Parse a line of ``/proc/PID/stat``.
 
@@ -78,22 +75,30 @@ def parse_stat(data: bytes) -> Process:
     )
 
 
-def read_processes(proc: Path = PROC) -> dict[int, Process]:
+def read_processes(
+    proc: Path = PROC, idle: Mapping[int, Process] = MappingProxyType({})
+) -> dict[int, Process]:
     """Read every visible process, by pid; one that ends during the scan is left out.
+
+    Args:
+        proc: Root of procfs.
+        idle: Processes that are not read again if they still exist.
 
     Raises:
         OSError: There is no ``/proc``, or its pids are those of another namespace.
     """
-    if (proc / "self").readlink() != Path(str(os.getpid())):
+    if os.readlink(f"{proc}/self") != str(os.getpid()):  # noqa: PTH115  (as below)
         raise OSError(f"{proc} has the pids of another namespace")
     found = {}
     for entry in os.listdir(proc):  # noqa: PTH208  (500 Path objects a second would cost too much)
         if entry.isdecimal():
+            pid = int(entry)
             try:
-                process = parse_stat(read_file(f"{proc}/{entry}/stat", _LONGEST_STAT))
+                found[pid] = idle.get(pid) or parse_stat(
+                    read_file(f"{proc}/{entry}/stat", _LONGEST_STAT)
+                )
             except (OSError, ValueError, IndexError):
                 continue
-            found[process.pid] = process
     return found
 
 

@@ -1,8 +1,8 @@
 """How much of the machine the job uses, and who else uses it: a sensor that scans processes.
 
-Processes are scanned once a second if that costs less than :data:`CPU_SHARE` of a core, and less
-often otherwise. A scan that is requested may come earlier, on credit, which later scans pay back by
-coming later. The names of processes are recorded, but never their arguments.
+Processes are scanned once a second if that costs less than half of :data:`CPU_SHARE` of a core, and
+less often otherwise. A scan that is requested may come earlier, on credit, which later scans pay
+back by coming later. The names of processes are recorded, but never their arguments.
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ from joulelab.sensors.sensor import (
 READ_INTERVAL_S = 1.0
 CPU_SHARE = 0.002
 """Scans take at most this share of one core."""
+CHEAP_INTERVAL_S = 2.0
+"""Scans take half of that, as long as they are not further apart than this."""
+IDLE_SCANS = 4
+"""Other processes that did nothing between two scans are read again at one in this many scans."""
 CREDIT_S = 0.1
 """CPU time that requested scans may take in advance."""
 LEAST_APART_NS = 250_000_000
@@ -94,6 +98,8 @@ class SharingSensor:
         self._proc = proc
         self._job = JobProcesses(lambda process: environment_has(process.pid, mark, proc))
         self._table: dict[int, Process] = {}
+        self._skipped: dict[int, Process] = {}
+        self._idle: dict[int, Process] = {}
         self._busy_s = 0.0
         self._last_ns = self._start_ns = time.monotonic_ns()
         self._debt_s = 0.0
@@ -148,6 +154,7 @@ class SharingSensor:
         found = self._scan(t_ns, since_ns * 1e-9)
         if self._scans > 0:
             cost_s = time.thread_time() - begin_s
+            cost_s = min(2 * cost_s, max(cost_s, CHEAP_INTERVAL_S * CPU_SHARE))
             self._debt_s = debt_s + cost_s
             found += self._slower(t_ns, cost_s / CPU_SHARE)
         self._scans += 1
@@ -167,19 +174,28 @@ class SharingSensor:
 
     def _scan(self, t_ns: int, duration_s: float) -> list[Reading | Gap | SensorEvent]:
         roots = self._roots()
+        late = self._skipped
+        self._skipped = {
+            pid: process
+            for pid, process in self._idle.items()
+            if (pid + self._scans) % IDLE_SCANS
+            and pid not in roots
+            and pid not in self._job.members
+        }
         try:
-            table = read_processes(self._proc)
+            table = read_processes(self._proc, self._skipped)
         except OSError as error:
             return self._gaps(t_ns, f"processes cannot be read: {error}")
         if not any(pid in table for pid in roots) and not self._job.members:
             return self._gaps(t_ns, NOT_SEEN)
         before, self._table = self._table, table
+        self._idle = {pid: one for pid, one in table.items() if one == before.get(pid)}
         job_s = self._job.update(table, {*roots, self._recorder_pid})
         found: list[Reading | Gap | SensorEvent] = []
         for position, component in enumerate(self._components):
             try:
                 if component == "cpu":
-                    use = self._cpu(before, job_s)
+                    use = self._cpu(before, job_s, late)
                 elif component == "dram":
                     use = self._memory(duration_s)
                 else:
@@ -215,7 +231,7 @@ class SharingSensor:
         report = others.report(t_ns)
         return [] if report is None else [report]
 
-    def _cpu(self, before: Mapping[int, Process], job_s: float) -> Use:
+    def _cpu(self, before: Mapping[int, Process], job_s: float, late: Collection[int]) -> Use:
         """CPU time. What belongs to no process (kernel, short-lived) counts as others'."""
         busy_before_s, self._busy_s = self._busy_s, busy_s(self._proc)
         others: dict[Key, tuple[str, float]] = {}
@@ -225,7 +241,8 @@ class SharingSensor:
                 if used_s > 0:
                     others[process.key] = process.name, used_s
         # The kernel samples the whole and measures the parts: the whole may come out smaller.
-        parts_s = job_s + sum(used_s for _, used_s in others.values())
+        # What was not read last time may have used its part before.
+        parts_s = job_s + sum(used_s for (pid, _), (_, used_s) in others.items() if pid not in late)
         return Use(job_s, max(self._busy_s - busy_before_s, parts_s), others)
 
     def _memory(self, duration_s: float) -> Use:
