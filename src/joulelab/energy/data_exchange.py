@@ -134,10 +134,12 @@ def data_exchanged(
     columns = Windows.of(windows)
     moments: dict[bytes, _Moments] = {}
     found = {}
-    for channel, readings in zip(trace.channels, trace.series, strict=True):
+    for i, channel in enumerate(trace.channels):
+        if channel.quantity not in DIRECTIONS or channel.component not in _PLACES:
+            continue
+        readings = trace.series[i]
         seen = np.isfinite(readings.value)
-        is_data = channel.quantity in DIRECTIONS and channel.component in _PLACES
-        if not is_data or np.count_nonzero(seen) < 2:
+        if np.count_nonzero(seen) < 2:
             continue
         t_ns = readings.t_ns[seen]
         # The counters of a sensor are read at the same moments.

@@ -357,7 +357,7 @@ def measure(
     return {
         "energy": energy,
         "spans": tuple(
-            SpanTotal.of(name, len(at), total, data_exchanged(trace, spans.where(at).windows))
+            SpanTotal.of(name, len(at), total, data_exchanged(trace, spans.windows[at]))
             for (name, at), total in zip(positions.items(), energies, strict=True)
         ),
         "exchanged": data_exchanged(trace, [whole.window], is_whole=True),

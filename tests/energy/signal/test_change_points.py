@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulelab.energy.signal.change_points import ChangePoints, cut, joined, split_at_change_points
+from joulelab.energy.signal.change_points import (
+    ChangePoints,
+    count_within,
+    cut,
+    joined,
+    split_at_change_points,
+)
 
 
 def split(powers, times, usable=None):
@@ -40,7 +46,7 @@ def test_usable_intervals_are_cut_at_the_change_points_within_them(edges, times,
     times = joined(np.unique(times), np.array(further))
     usable = np.array(data.draw(st.lists(st.booleans(), min_size=edges.size - 1,
                                          max_size=edges.size - 1)))  # fmt: skip
-    new_edges, interval = cut(edges, usable, times)
+    new_edges, interval = cut(edges, *count_within(edges, usable, times), times)
     within = [
         time_s
         for one, (start_s, stop_s) in zip(usable, pairwise(edges), strict=True)

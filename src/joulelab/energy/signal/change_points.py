@@ -152,23 +152,21 @@ class Parts:
 def count_within(edges: Floats, usable: Bools, times: Floats) -> tuple[Indices, Indices]:
     """Return the number of change points in each usable interval, and the first of them.
 
-    The times are in order.
+    The times are in order, each once.
     """
-    first, count = np.zeros((2, usable.size), np.intp)
-    at = np.flatnonzero(usable)
-    first[at] = np.searchsorted(times, edges[at], side="right")
-    last = np.searchsorted(times, edges[at + 1], side="left")
-    count[at] = np.maximum(last - first[at], 0)
-    return count, first
+    if not times.size:
+        return np.zeros(usable.size, np.intp), np.zeros(usable.size, np.intp)
+    after = np.searchsorted(times, edges, side="right")
+    first, last = after[:-1], after[1:] - (times[after[1:] - 1] == edges[1:])
+    return np.where(usable, np.maximum(last - first, 0), 0), first
 
 
-def cut(edges: Floats, usable: Bools, times: Floats) -> tuple[Floats, Indices]:
-    """Cut usable intervals at the change points; return the parts' edges and intervals."""
-    counts, first = count_within(edges, usable, times)
-    interval = np.repeat(np.arange(usable.size), counts)
+def cut(edges: Floats, counts: Indices, first: Indices, times: Floats) -> tuple[Floats, Indices]:
+    """Cut intervals at change points, see :func:`count_within`; return edges and intervals."""
+    interval = np.repeat(np.arange(counts.size), counts)
     before = np.cumsum(counts) - counts
     within = times[(first - before)[interval] + np.arange(interval.size)]
-    return np.insert(edges, interval + 1, within), np.repeat(np.arange(usable.size), counts + 1)
+    return np.insert(edges, interval + 1, within), np.repeat(np.arange(counts.size), counts + 1)
 
 
 def joined(in_order: Floats, further: Floats) -> Floats:
@@ -206,14 +204,15 @@ def split_at_change_points(
         >>> parts.power.tolist(), parts.unexplained.tolist()
         ([100.0, 100.0, 500.0, 500.0], [0.0, 0.0, 0.0])
     """
-    counts, _ = count_within(edges, usable, times)
+    counts, point = count_within(edges, usable, times)
     split = counts > 0
     before, known_before = _neighbour(power, usable & ~split, -1)
     after, known_after = _neighbour(power, usable & ~split, +1)
     constrained = known_before & known_after
-    new_edges, interval = cut(edges, usable if show_parts else usable & constrained, times)
     if not split.any():
-        return Parts(edges, power, interval, np.zeros(power.size), split)
+        return Parts(edges, power, np.arange(power.size), np.zeros(power.size), split)
+    shown = counts if show_parts else np.where(constrained, counts, 0)
+    new_edges, interval = cut(edges, shown, point, times)
 
     share = np.diff(new_edges) / np.diff(edges)[interval]
     first = np.r_[True, interval[1:] != interval[:-1]]
@@ -255,7 +254,8 @@ def cut_at_change_points(
     An interval is unresolved if a change point lies in it or in its reading's averaging window,
     the begin and end of which are ``windows``. The rest is as in :func:`split_at_change_points`.
     """
-    new_edges, interval = cut(edges, usable, times if show_parts else times[:0])
+    shown = times if show_parts else times[:0]
+    new_edges, interval = cut(edges, *count_within(edges, usable, shown), shown)
     first = np.searchsorted(times, np.minimum(windows[0], edges[:-1]), side="right")
     last = np.searchsorted(times, np.maximum(windows[1], edges[1:]), side="left")
     none = np.zeros(power.size)

@@ -172,11 +172,12 @@ def regular_times(t: Floats, period_s: float) -> tuple[Floats, float]:
 
 def _runs(gap_after: Bools) -> tuple[Indices, Indices]:
     """Return where each reading's gapless run, of up to :data:`MAX_RUN`, begins and ends."""
-    index = np.arange(gap_after.size + 1)
-    start = np.append(True, gap_after)
-    since = index - np.maximum.accumulate(np.where(start, index, 0))
-    firsts = np.flatnonzero(since % MAX_RUN == 0)
-    lengths = np.diff(firsts, append=index.size)
+    starts = np.append(0, np.flatnonzero(gap_after) + 1)
+    lengths = np.diff(starts, append=gap_after.size + 1)
+    parts = -(-lengths // MAX_RUN)
+    part = np.arange(parts.sum()) - np.repeat(np.cumsum(parts) - parts, parts)
+    firsts = np.repeat(starts, parts) + MAX_RUN * part
+    lengths = np.diff(firsts, append=gap_after.size + 1)
     return np.repeat(firsts, lengths), np.repeat(firsts + lengths, lengths)
 
 
@@ -185,20 +186,19 @@ def _missing_before(t: Floats, period_s: float, first: Indices, after: Indices) 
     missing = np.zeros(t.size, dtype=np.intp)
     if t.size < 2 * LEVEL_READINGS:
         return missing
-    index = np.arange(LEVEL_READINGS, t.size - LEVEL_READINGS + 1)
-    inside = index - LEVEL_READINGS >= first[index]
-    inside &= index + LEVEL_READINGS <= after[index]
-    apart = np.diff(t)
     # Of two that are close to each other the second is found when the first is known.
     for _ in range(ROUNDS):
         off = t - (np.arange(t.size) + missing) * period_s
         later = _later(off, MISSING * period_s)
-        found = np.flatnonzero(inside & (later > MISSING * period_s))
+        found = np.flatnonzero(later > MISSING * period_s)
+        index = found + LEVEL_READINGS
+        inside = (found >= first[index]) & (index + LEVEL_READINGS <= after[index])
+        found = found[inside]
         if not found.size:
             break
         for group in np.split(found, np.flatnonzero(np.diff(found) > LEVEL_READINGS) + 1):
-            candidates = index[group]
-            where = int(candidates[np.argmax(apart[candidates - 1])])
+            candidates = group + LEVEL_READINGS
+            where = int(candidates[np.argmax(t[candidates] - t[candidates - 1])])
             missing[where:] += round(float(later[group].max()) / period_s)
     return missing
 
@@ -250,22 +250,22 @@ def _lines(off: Floats, first: Indices, after: Indices, reach: int) -> Floats:
     low = np.maximum(index - reach, first)
     high = np.minimum(index + reach + 1, after)
     count = high - low
-    into = index - first
     origin = off[first]
     own = off - origin
     total = sum_between(own, low, high)
-    moment = sum_between(into * own, low, high)
-    middle = (low + high - 1) / 2 - first
+    line = origin + total / count
+    # A line in the middle of its readings is their mean.
+    at = np.flatnonzero((low + high != 2 * index + 1) & (count > MIN_GRID_READINGS))
+    count, middle = count[at], (low + high - 1)[at] / 2
+    moment = sum_between((index - first) * own, low[at], high[at])
     spread = count * (count**2 - 1.0) / 12
-    slope = np.divide(
-        moment - middle * total, spread, out=np.zeros_like(total), where=count > MIN_GRID_READINGS
-    )
-    return np.asarray(origin + total / count + slope * (into - middle))
+    line[at] += (moment - (middle - first[at]) * total[at]) / spread * (at - middle)
+    return np.asarray(line)
 
 
-def sum_between(values: Floats, low: Indices, high: Indices) -> Floats:
+def sum_between(values: Floats | Bools, low: Indices, high: Indices) -> Floats:
     """Return the sums of the values at positions from ``low`` to before ``high``."""
-    running = np.append(0.0, np.cumsum(values))
+    running = np.append(0, np.cumsum(values))
     return np.asarray(running[high] - running[low])
 
 
