@@ -7,3 +7,16 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Integers = NDArray[np.int64]
 Indices = NDArray[np.intp]
+
+
+def sums_around(values: Floats | Bools, before: int, after: int) -> Floats:
+    """Return the sum of some values before each one, and of some from it on.
+
+    Example:
+        >>> sums_around(np.array([1.0, 2, 4, 8]), 1, 2).tolist()
+        [3.0, 7.0, 14.0, 12.0]
+    """
+    running = np.cumsum(values)
+    padded = np.pad(running, (before + 1, after), mode="edge")
+    padded[: before + 1] = 0
+    return np.asarray(padded[before + after :][: values.size] - padded[: values.size])

@@ -97,6 +97,8 @@ def _faulty_readings(trace: Trace) -> Iterator[Incident]:
 
 def _runs(flags: Bools) -> list[list[int]]:
     """Return the first position of each run of true values, and that after it."""
+    if not flags.any():
+        return []
     edges = np.flatnonzero(np.diff(flags.astype(np.int8), prepend=0, append=0))
     return list(edges.reshape(-1, 2).tolist())
 

@@ -206,38 +206,35 @@ def split_at_change_points(
     """
     counts, point = count_within(edges, usable, times)
     split = counts > 0
-    before, known_before = _neighbour(power, usable & ~split, -1)
-    after, known_after = _neighbour(power, usable & ~split, +1)
-    constrained = known_before & known_after
-    if not split.any():
-        return Parts(edges, power, np.arange(power.size), np.zeros(power.size), split)
-    shown = counts if show_parts else np.where(constrained, counts, 0)
-    new_edges, interval = cut(edges, shown, point, times)
+    is_steady = np.pad(usable & ~split, 1)
+    constrained = split & is_steady[:-2] & is_steady[2:]
+    new_edges, interval = cut(edges, counts if show_parts else counts * constrained, point, times)
+    new_power, unexplained = power[interval], np.zeros(power.size)
+    unresolved = split & ~constrained
+    if not constrained.any():
+        return Parts(new_edges, new_power, interval, unexplained, unresolved)
 
-    share = np.diff(new_edges) / np.diff(edges)[interval]
-    first = np.r_[True, interval[1:] != interval[:-1]]
-    last = np.r_[interval[1:] != interval[:-1], True]
-    wanted = power[interval]
-    weight = np.full(interval.size, INNER_WEIGHT)
-    for outer, neighbour in ((first, before), (last, after)):
-        drawn = outer & split[interval]
-        wanted = np.where(drawn, neighbour[interval], wanted)
-        weight = np.where(drawn, OUTER_WEIGHT, weight)
-    missing = power - np.bincount(interval, share * wanted, minlength=power.size)
-    stiffness = np.bincount(interval, share**2 / weight, minlength=power.size)
-    new_power = wanted + (missing / stiffness)[interval] * share / weight
-    impossible = np.bincount(interval, new_power < 0, minlength=power.size) > 0
+    at, part = np.flatnonzero(constrained), np.flatnonzero(constrained[interval])
+    own = np.searchsorted(at, interval[part])
+    mean, before, after = power[at], power[at - 1], power[at + 1]
+    share = np.diff(new_edges)[part] / np.diff(edges)[at][own]
+    wanted, weight = mean[own], np.full(part.size, INNER_WEIGHT)
+    begins = np.append(0, np.flatnonzero(np.diff(own)) + 1)
+    for outer, neighbour in ((begins, before), (np.append(begins[1:], own.size) - 1, after)):
+        wanted[outer], weight[outer] = neighbour, OUTER_WEIGHT
+    missing = mean - np.add.reduceat(share * wanted, begins)
+    stiffness = np.add.reduceat(share**2 / weight, begins)
+    found = wanted + (missing / stiffness)[own] * share / weight
+    impossible = np.minimum.reduceat(found, begins) < 0
     step = np.abs(after - before)
-    at_edge = np.minimum(np.abs(power - before), np.abs(power - after)) <= AT_EDGE * step
-    explained = (counts > 1) | (np.abs(missing) <= UNEXPLAINED * step)
-    whole = impossible | ~constrained | at_edge | ~explained | ~split
-    return Parts(
-        edges=new_edges,
-        power=np.where(whole[interval], power[interval], new_power),
-        interval=interval,
-        unexplained=np.where(whole | (counts > 1), 0.0, np.abs(missing)),
-        unresolved=split & (~constrained | impossible),
-    )
+    at_edge = np.minimum(np.abs(mean - before), np.abs(mean - after)) <= AT_EDGE * step
+    single = counts[at] == 1
+    unlikely = single & (np.abs(missing) > UNEXPLAINED * step)
+    whole = impossible | at_edge | unlikely
+    new_power[part] = np.where(whole[own], mean[own], found)
+    unexplained[at] = np.where(single & ~whole, np.abs(missing), 0.0)
+    unresolved[at[impossible]] = True
+    return Parts(new_edges, new_power, interval, unexplained, unresolved)
 
 
 def cut_at_change_points(
@@ -260,10 +257,3 @@ def cut_at_change_points(
     last = np.searchsorted(times, np.maximum(windows[1], edges[1:]), side="left")
     none = np.zeros(power.size)
     return Parts(new_edges, power[interval], interval, none, usable & (last > first))
-
-
-def _neighbour(power: Floats, usable: Bools, step: int) -> tuple[Floats, Bools]:
-    """Return the neighbour's power on one side, and whether it is usable."""
-    there = np.roll(usable, -step)
-    there[-1 if step > 0 else 0] = False
-    return np.roll(power, -step), there

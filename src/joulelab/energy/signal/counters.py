@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from joulelab.arrays import Bools, Floats, Indices, Integers
+from joulelab.arrays import Bools, Floats, Indices
 from joulelab.energy.signal.implausible_power import MAX_LATENCY_S
 from joulelab.energy.signal.polled_meters import SLOW_S, observed
 from joulelab.energy.signal.timestamp_alignment import (
@@ -90,8 +90,10 @@ def counter_intervals(
             no_gap = np.zeros(power.size, dtype=bool)
             new = _counter_intervals(found.time_s, power, no_gap, unread_at_s)
             return replace(new, latency_uncertainty_s=found.uncertainty_s)
-    known = np.flatnonzero(~gap)
-    power = np.interp(np.arange(gap.size), known, (difference / np.diff(t))[known])
+    power = difference / np.diff(t)
+    if np.any(gap):
+        known = np.flatnonzero(~gap)
+        power = np.interp(np.arange(gap.size), known, power[known])
     t = t - mean_age_s(channel)
     if channel.polled and channel.update_period_s > spacing / GAP_FACTOR:
         t, power, gap = _merge_unchanged(t, power, gap, difference)
@@ -147,6 +149,8 @@ class CounterSteps(NamedTuple):
 def counter_steps(channel: Channel, t_s: Floats, value: Floats, spacing: float) -> CounterSteps:
     """Return what a counter counted between readings that are usually ``spacing`` seconds apart."""
     energy, length = np.diff(value), np.diff(t_s)
+    if is_faultless(channel, length, energy, spacing):
+        return CounterSteps(energy, *[np.zeros(energy.size, dtype=bool)] * 7)
     fell = energy < 0
     # It may not have shown what it counted since it last changed.
     changed = np.where(energy != 0, np.arange(1, energy.size + 1), 0)
@@ -189,15 +193,14 @@ def _astray(channel: Channel, t_s: Floats, value: Floats, broken: Indices) -> Bo
     return astray
 
 
-def is_faultless(channel: Channel, apart_ns: Integers, energy: Floats, spacing: float) -> bool:
+def is_faultless(channel: Channel, length: Floats, energy: Floats, spacing: float) -> bool:
     """Report whether a counter plainly rose, from times and energies between its readings."""
     if energy.size == 0:
         return True
-    longest_s = float(apart_ns.max()) * 1e-9
-    in_time = channel.wrap is None or longest_s <= GAP_FACTOR * spacing
+    in_time = channel.wrap is None or float(length.max()) <= GAP_FACTOR * spacing
     # No step may count less: see :func:`_late_s`.
     rises = float(energy.min()) > 0 and float(energy.max()) <= max_power_w(channel) * spacing
-    return rises and in_time and int(apart_ns.min()) > 0
+    return rises and in_time and float(length.min()) > 0
 
 
 def _stuck(channel: Channel, energy: Floats, length: Floats) -> tuple[Bools, Bools]:
@@ -247,7 +250,7 @@ def _faults_in_block(
 ) -> list[tuple[float, float, str]]:
     t_ns = np.ascontiguousarray(readings.t_ns[first : first + READINGS_PER_BLOCK + 1])
     value = np.ascontiguousarray(readings.value[first : first + READINGS_PER_BLOCK + 1])
-    if is_faultless(channel, np.diff(t_ns), np.diff(value), spacing):
+    if is_faultless(channel, np.diff(t_ns) * 1e-9, np.diff(value), spacing):
         return []
     use = np.isfinite(value) & (np.diff(t_ns, prepend=t_ns[0] - 1) > 0)
     t_s = np.asarray(t_ns[use] * 1e-9, dtype=np.float64)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -52,22 +56,23 @@ class EnergyCurve:
         What lies outside the readings counts as a gap at the power of the nearest reading.
         """
         start, stop = np.atleast_1d(np.asarray(start_s, float), np.asarray(stop_s, float))
-        i, j = pieces = self._piece(start), self._piece(stop)
-        energy = self._energy_until(stop, j) - self._energy_until(start, i)
+        ends = one, other = self._end(start), self._end(stop)
+        energy = self._energy_until(stop, other.piece) - self._energy_until(start, one.piece)
         gap = _between(self._gap_until_s, self.time_s, start, stop)
-        first, last = np.clip((start, stop), self.time_s[0], self.time_s[-1])
+        first, last = (np.clip(t_s, self.time_s[0], self.time_s[-1]) for t_s in (start, stop))
         outside = (stop - start) - (last - first)
-        steps_w = self._step_at(start, i), self._step_at(stop, j)
-        edges = self._edge_variance(start, i, steps_w[0])
-        edges += self._edge_variance(stop, j, steps_w[1])
+        edges = self._edge_variance(one) + self._edge_variance(other)
         # No span is more uncertain than power around it.
-        around_w = np.max([self._spread_around(*pieces), *steps_w], axis=0)
+        apart_w = np.abs(other.power_w - one.power_w)
+        around_w = functools.reduce(
+            np.maximum, (one.spread_w, other.spread_w, apart_w, one.step_w, other.step_w)
+        )
         longest = ((stop - start) * around_w * EDGE_SHAPE) ** 2
-        bounded = np.minimum(edges + self._latency_variance(start, stop, *pieces), longest)
-        bounded = np.maximum(bounded, self._variogram_variance(start, stop, *pieces))
-        bounded = np.maximum(bounded, self._late_variance(start, stop, i, energy))
-        missing = self._missing_variance(start, stop) + self._step_variance(start, stop, *pieces)
-        variance = self._inner_variance(start, stop, *pieces) + bounded + missing
+        bounded = np.minimum(edges + self._latency_variance(*ends), longest)
+        bounded = np.maximum(bounded, self._variogram_variance(*ends))
+        bounded = np.maximum(bounded, self._late_variance(*ends, energy))
+        missing = self._missing_variance(start, stop) + self._step_variance(*ends)
+        variance = self._inner_variance(*ends) + bounded + missing
         return energy, np.sqrt(variance), gap + outside
 
     def energy_between(self, start_s: Floats, stop_s: Floats) -> Floats:
@@ -127,14 +132,16 @@ class EnergyCurve:
 
         Of the stretches that a span touches, those between the first and the last are whole.
         """
+        variance = self._outside_variance(start, stop)
         stretches = self._stretches
+        if not stretches.from_s.size:
+            return variance
         first = np.searchsorted(stretches.until_s, start, side="right")
         last = np.searchsorted(stretches.from_s, stop, side="left") - 1
-        variance = np.zeros(start.size)
         between = np.flatnonzero(last - first > 1)
         if between.size:
             running = self._stretches_variance_j2
-            variance[between] = running[last[between]] - running[first[between] + 1]
+            variance[between] += running[last[between]] - running[first[between] + 1]
         spans = np.concatenate((np.flatnonzero(last >= first), np.flatnonzero(last > first)))
         touched = np.concatenate((first[last >= first], last[last > first]))
         parts = stretches.at(touched)
@@ -143,7 +150,7 @@ class EnergyCurve:
             stop_s=np.minimum(parts.until_s, stop[spans]),
         )
         np.add.at(variance, spans, missing_variance_j2(self._readable, parts))
-        return variance + self._outside_variance(start, stop)
+        return variance
 
     def _outside_variance(self, start: Floats, stop: Floats) -> Floats:
         """Return the variance of what lies before the first reading, or after the last."""
@@ -157,6 +164,8 @@ class EnergyCurve:
             (after_s, end_s, 1, self.power_w[-1]),
         ):
             spans = np.flatnonzero(length_s)
+            if not spans.size:
+                continue
             rounded_s = np.exp(np.rint(np.log(length_s[spans]) / SAME_LENGTH) * SAME_LENGTH)
             from_s, until_s = np.sort((np.full(spans.size, at_s), at_s + way * rounded_s), axis=0)
             no = np.zeros(spans.size, dtype=bool)
@@ -169,176 +178,191 @@ class EnergyCurve:
         found = np.searchsorted(self.time_s, t, side="right") - 1
         return np.clip(found, 0, self.power_w.size - 1)
 
-    def _into_interval(self, t: Floats, piece: Indices) -> Floats:
-        """Return the share of each piece's interval that is before ``t``."""
-        into = (t - self.interval_start_s[piece]) / self.interval_length_s[piece]
-        return np.clip(into, 0.0, 1.0)
+    def _end(self, t: Floats) -> End:
+        """Collect what is around some times."""
+        piece = self._piece(t)
+        begin_s, length_s = self.interval_start_s[piece], self.interval_length_s[piece]
+        power_w = self.power_w[piece]
+        before_w = self.power_w[np.maximum(piece - (self.time_s[piece] == t), 0)]
+        return End(
+            t,
+            piece,
+            begin_s,
+            length_s,
+            share=np.clip((t - begin_s) / length_s, 0.0, 1.0),
+            power_w=power_w,
+            before_w=before_w,
+            step_w=np.where(begin_s < t, np.abs(power_w - before_w), 0.0),
+            spread_w=self.spread_w[piece],
+            is_missing=self._is_missing[piece],
+        )
 
     def _energy_until(self, t: Floats, i: Pieces) -> Floats:
         return self.energy_j[i] + (t - self.time_s[i]) * self.power_w[i]
 
-    def _inner_variance(self, start: Floats, stop: Floats, i: Pieces, j: Pieces) -> Floats:
+    def _inner_variance(self, start: End, stop: End) -> Floats:
         """Return the variance of whole pieces' means, and of a share of those at either end."""
+        if not self.variance_j2[-1]:
+            return np.zeros_like(start.t)
+        i, j = start.piece, stop.piece
         after, length = self.variance_j2[i + 1], self.time_s[i + 1] - self.time_s[i]
         own = after - self.variance_j2[i]
-        within = np.clip((stop - start) / length, 0.0, 1.0)
+        within = np.clip((stop.t - start.t) / length, 0.0, 1.0)
         variance = own * within**2
         apart = np.flatnonzero(i != j)
-        start, stop, i, j = start[apart], stop[apart], i[apart], j[apart]
-        first = np.clip((self.time_s[i + 1] - start) / length[apart], 0.0, 1.0)
+        i, j = i[apart], j[apart]
+        first = np.clip((self.time_s[i + 1] - start.t[apart]) / length[apart], 0.0, 1.0)
         last_s = self.time_s[j + 1] - self.time_s[j]
-        last = np.clip((stop - self.time_s[j]) / last_s, 0.0, 1.0)
+        last = np.clip((stop.t[apart] - self.time_s[j]) / last_s, 0.0, 1.0)
         last_j2 = self.variance_j2[j + 1] - self.variance_j2[j]
         between = np.maximum(self.variance_j2[j] - after[apart], 0.0)
         variance[apart] = own[apart] * first**2 + between + last_j2 * last**2
         return variance
 
-    def _edge_variance(self, t: Floats, i: Pieces, step_w: Floats) -> Floats:
+    def _edge_variance(self, end: End) -> Floats:
         """A step of the piece's spread, anywhere in its interval, moves this much past t."""
-        share = self._into_interval(t, i)
-        moved_s = self.interval_length_s[i] * share * (1 - share)
-        bound = np.maximum(moved_s, self.smear_s / 8) * self.spread_w[i] * ~self._is_missing[i]
+        moved_s = end.length_s * end.share * (1 - end.share)
+        bound = np.maximum(moved_s, self.smear_s / 8) * end.spread_w * ~end.is_missing
         # At a change point the power on either side may be the one that is moved past it.
-        moved = self.jitter_s * np.maximum(self.spread_w[i], step_w)
+        moved = self.jitter_s * np.maximum(end.spread_w, end.step_w)
         return np.asarray((bound * EDGE_SHAPE) ** 2 + moved**2)
 
-    def _variogram_variance(self, start: Floats, stop: Floats, i: Pieces, j: Pieces) -> Floats:
+    def _variogram_variance(self, start: End, stop: End) -> Floats:
         """Return the variance of energy between the readings on either side of each edge."""
-        variance = np.zeros_like(start)
-        known = self.variogram.middle_j2[i] + self.variogram.middle_j2[j] != 0
-        is_same = self._are_same(i, j) & (self.smear_s == 0)
+        variance = np.zeros_like(start.t)
+        middle_j2 = self.variogram.middle_j2
+        known = middle_j2[start.piece] + middle_j2[stop.piece] != 0
+        is_same = (start.begin_s == stop.begin_s) & (self.smear_s == 0)
         for same in (False, True):
             chosen = np.flatnonzero(known & (is_same == same))
             for first in range(0, chosen.size, VARIOGRAMS_AT_A_TIME):
                 some = chosen[first : first + VARIOGRAMS_AT_A_TIME]
-                span = start[some], stop[some], i[some], j[some]
-                variance[some] = self._read_variance(*span, same=same)
+                variance[some] = self._read_variance(start.at(some), stop.at(some), same=same)
         return variance
 
-    def _are_same(self, i: Pieces, j: Pieces) -> Bools:
-        """Report which pieces belong to the same interval."""
-        return np.asarray(self.interval_start_s[i] == self.interval_start_s[j])
-
-    def _read_variance(
-        self, start: Floats, stop: Floats, i: Pieces, j: Pieces, *, same: bool
-    ) -> Floats:
-        at_s, weight = self._read_at(start, i, -1.0)
-        other_s, other_weight = self._read_at(stop, j, 1.0)
+    def _read_variance(self, start: End, stop: End, *, same: bool) -> Floats:
+        at_s, weight = self._read_at(start, -1.0)
+        other_s, other_weight = self._read_at(stop, 1.0)
         if same:
             weight[:-1] += other_weight[:-1]
             other_s, other_weight = other_s[-1:], other_weight[-1:]
         at_s, weight = np.concatenate((at_s, other_s)), np.concatenate((weight, other_weight))
+        i, j = start.piece, stop.piece
         one, other = self.variogram.at(i), self.variogram.at(j)
         # Both edges together: the mean of two variances is half of their sum.
         rougher = self.variogram.at(np.where(one.middle_j2 > other.middle_j2, i, j))
         both = rougher._replace(middle_j2=(one.middle_j2 + other.middle_j2) / 2)
         return both.variance_j2(at_s, weight)
 
-    def _read_at(self, t: Floats, piece: Indices, sign: float) -> tuple[Floats, Floats]:
-        """Return times and weights of energies that add up to the error of that at ``t``.
+    def _read_at(self, end: End, sign: float) -> tuple[Floats, Floats]:
+        """Return times and weights of energies that add up to the error of that at an end.
 
-        Shapes: (times, edges). The last is ``t``.
+        Shapes: (times, spans). The last is the end.
         """
-        length = self.interval_length_s[piece]
         if self.smear_s > 0:
             share = (np.arange(SAMPLES_PER_WINDOW) + 0.5) / SAMPLES_PER_WINDOW - 0.5
-            at_s = t + (self.smear_s + length) * share[:, None]
+            at_s = end.t + (self.smear_s + end.length_s) * share[:, None]
             weight = np.full_like(at_s, 1 / SAMPLES_PER_WINDOW)
         else:
-            begin, into = self.interval_start_s[piece], self._into_interval(t, piece)
-            at_s = np.stack((begin, begin + length))
-            weight = np.stack((1 - into, into))
-        all_s = np.concatenate((at_s, t[None]))
-        weight = np.concatenate((weight, np.full((1, t.size), -1.0)))
-        return all_s, sign * weight * ~self._is_missing[piece]
+            at_s = np.stack((end.begin_s, end.begin_s + end.length_s))
+            weight = np.stack((1 - end.share, end.share))
+        all_s = np.concatenate((at_s, end.t[None]))
+        weight = np.concatenate((weight, np.full((1, end.t.size), -1.0)))
+        return all_s, sign * weight * ~end.is_missing
 
-    def _latency_variance(self, start: Floats, stop: Floats, i: Pieces, j: Pieces) -> Floats:
+    def _latency_variance(self, start: End, stop: End) -> Floats:
         """A latency D exchanges D times the power before the start for that before the stop."""
-        before_i = np.maximum(i - (self.time_s[i] == start), 0)
-        before_j = np.maximum(j - (self.time_s[j] == stop), 0)
         apart_w = np.maximum(
-            np.abs(self.power_w[j] - self.power_w[i]),
-            np.abs(self.power_w[before_j] - self.power_w[before_i]),
+            np.abs(stop.power_w - start.power_w), np.abs(stop.before_w - start.before_w)
         )
         variance = (self.latency_uncertainty_s * apart_w) ** 2
         if self.is_counter:
-            return np.asarray(variance + self._age_variance(start, stop, i, j))
+            return np.asarray(variance + self._age_variance(start, stop))
         return np.asarray(variance + (self.max_age_s * apart_w) ** 2 / 12)
 
-    def _late_variance(self, start: Floats, stop: Floats, i: Pieces, energy: Floats) -> Floats:
+    def _late_variance(self, start: End, stop: End, energy: Floats) -> Floats:
         """Return the variance from a latency that is uncertain by more than an interval.
 
         Power next to the edges does not bound it: both edges are moved together, to either side.
         """
-        variance = np.zeros_like(start)
-        late = np.flatnonzero(self.latency_uncertainty_s > self.interval_length_s[i])
+        variance = np.zeros_like(energy)
+        late = np.flatnonzero(self.latency_uncertainty_s > start.length_s)
         if late.size:
             off_s = math.hypot(self.latency_uncertainty_s, self.max_age_s / math.sqrt(12))
             moved = [
-                self.energy_between(start[late] + sign * off_s, stop[late] + sign * off_s)
+                self.energy_between(start.t[late] + sign * off_s, stop.t[late] + sign * off_s)
                 for sign in (-1, 1)
             ]
             variance[late] = np.max(np.abs(np.array(moved) - energy[late]), axis=0) ** 2
         return variance
 
-    def _step_variance(self, start: Floats, stop: Floats, i: Pieces, j: Pieces) -> Floats:
+    def _step_variance(self, start: End, stop: End) -> Floats:
         """Return the variance from the rounding of the counter's readings around the edges.
 
         Each is rectangular. Between two readings they count by their share.
         """
         if self.step_j == 0:
-            return np.zeros_like(start)
-        one, other = self._into_interval(start, i), self._into_interval(stop, j)
+            return np.zeros_like(start.t)
+        one, other = start.share, stop.share
         apart = (1 - one) ** 2 + one**2 + (1 - other) ** 2 + other**2
-        shares = np.where(self._are_same(i, j), 2 * (other - one) ** 2, apart)
+        shares = np.where(start.begin_s == stop.begin_s, 2 * (other - one) ** 2, apart)
         return np.asarray(self.step_j**2 / 12 * shares)
 
-    def _age_variance(self, start: Floats, stop: Floats, i: Pieces, j: Pieces) -> Floats:
+    def _age_variance(self, start: End, stop: End) -> Floats:
         """Return the variance that the ages of a polled counter's readings give its difference.
+
+        Between two readings ages count by their share.
+        """
+        if self.max_age_s == 0:
+            return np.zeros_like(start.t)
+        (begin, end), (later_begin, later_end) = start.aged(), stop.aged()
+        within = [
+            (begin[0], later_begin[1] - begin[1]),
+            (end[0], later_end[1] - end[1]),
+        ]
+        apart = [(begin[0], -begin[1]), (end[0], -end[1]), later_begin, later_end]
+        is_same = start.begin_s == stop.begin_s
+        return np.where(is_same, self._aged_variance(within), self._aged_variance(apart))
+
+    def _aged_variance(self, readings: Sequence[tuple[Floats, Floats]]) -> Floats:
+        """Return the variance of the ages of readings at some times, weighted by some powers.
 
         Each age is evenly distributed over T, and the same at polls that lie a multiple of T
         apart; where they lie d further, ages differ by d or by d - T, so that their covariance is
-        T²/12 - d (T - d) / 2. Between two readings ages count by their share.
+        T²/12 - d (T - d) / 2.
         """
         period_s = self.max_age_s
-        if period_s == 0:
-            return np.zeros_like(start)
-        variance = np.zeros_like(start)
-        is_same = self._are_same(i, j)
-        for same in (False, True):
-            chosen = np.flatnonzero(is_same == same)
-            first_s, first = self._aged(start[chosen], i[chosen])
-            last_s, last = self._aged(stop[chosen], j[chosen])
-            at, weight = first_s, last - first
-            if not same:
-                at, weight = np.concatenate((first_s, last_s)), np.concatenate((-first, last))
-            one, other = np.triu_indices(len(at), 1)
-            apart_s = (at[other] - at[one]) % period_s
-            off_s2 = np.einsum(
-                "ks,ks->s", weight[one] * weight[other], apart_s * (period_s - apart_s)
-            )
-            variance[chosen] = period_s**2 / 12 * weight.sum(axis=0) ** 2 - off_s2
+        variance = period_s**2 / 12 * np.sum([power_w for _, power_w in readings], axis=0) ** 2
+        for (one_s, one_w), (other_s, other_w) in itertools.combinations(readings, 2):
+            apart_s = other_s - one_s
+            # The remainder takes ten times as long.
+            apart_s -= period_s * np.floor(apart_s / period_s)
+            variance -= one_w * other_w * apart_s * (period_s - apart_s)
         return np.maximum(variance, 0.0)
 
-    def _aged(self, t: Floats, piece: Pieces) -> tuple[Floats, Floats]:
-        """Return the readings around some times, and the power by which their ages count at each.
 
-        Shapes: (2, times).
-        """
-        begin, share = self.interval_start_s[piece], self._into_interval(t, piece)
-        at = np.stack((begin, begin + self.interval_length_s[piece]))
-        return at, np.stack((1 - share, share)) * self.power_w[piece]
+class End(NamedTuple):
+    """The starts or the stops of spans, and what is around them. Shapes: (spans,)."""
 
-    def _step_at(self, t: Floats, i: Pieces) -> Floats:
-        """Return the step of power at a change point within an interval; 0 elsewhere."""
-        at_point = (self.time_s[i] == t) & (self.interval_start_s[i] < t)
-        before = np.maximum(i - 1, 0)
-        return np.where(at_point, np.abs(self.power_w[i] - self.power_w[before]), 0.0)
+    t: Floats
+    piece: Pieces
+    begin_s: Floats  # Start of the interval that the piece belongs to.
+    length_s: Floats  # Length of that interval.
+    share: Floats  # Share of that interval which is before ``t``.
+    power_w: Floats  # Power after ``t``.
+    before_w: Floats  # Power before it.
+    step_w: Floats  # Step of power at a change point within an interval; 0 elsewhere.
+    spread_w: Floats  # How far power within the piece may be from its mean.
+    is_missing: Bools  # Whether the course of energy within the piece was not read.
 
-    def _spread_around(self, i: Pieces, j: Pieces) -> Floats:
-        """Return how far power between two pieces may be from the curve's."""
-        apart_w = np.abs(self.power_w[j] - self.power_w[i])
-        return np.asarray(np.max([self.spread_w[i], self.spread_w[j], apart_w], axis=0))
+    def at(self, index: Indices) -> End:
+        """Select some of them."""
+        return End(*(column[index] for column in self))
+
+    def aged(self) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+        """Return the readings around: their times, and the power by which their ages count."""
+        before = self.begin_s, (1 - self.share) * self.power_w
+        return before, (self.begin_s + self.length_s, self.share * self.power_w)
 
 
 def _running(pieces: Bools, time_s: Floats) -> Floats | None:

@@ -27,6 +27,8 @@ def glitches(channel: Channel, value: Floats) -> Bools:
     if channel.quantity is not Quantity.POWER or not value.size:
         return np.zeros(value.size, dtype=bool)
     # NaN compares as false.
+    if value.min() >= 0 and value.max() <= max_power_w(channel):
+        return np.zeros(value.size, dtype=bool)
     high = value > max_power_w(channel)
     usual_w = float(np.max(value, initial=0.0, where=np.isfinite(value) & ~high))
     return np.asarray(high | (value < -max(NEGATIVE_W, NEGATIVE_SHARE * usual_w)))

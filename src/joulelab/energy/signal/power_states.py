@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from joulelab.arrays import Bools, Floats
+from joulelab.arrays import Bools, Floats, sums_around
 from joulelab.energy.signal.change_points import ChangePoints, Parts
 
 READINGS_AT_A_TIME = 1 << 16  # Their shares of 24 states take 40 MB.
@@ -110,10 +110,7 @@ def _explained(power: Floats, predicted: Floats, usable: Bools) -> Bools:
     """
 
     def around(values: Floats) -> Floats:
-        total = np.concatenate(([0.0], np.cumsum(np.where(usable, values, 0.0))))
-        index = np.arange(power.size)
-        stop = np.minimum(index + NEIGHBOURS + 1, power.size)
-        return np.asarray(total[stop] - total[np.maximum(index - NEIGHBOURS, 0)])
+        return sums_around(np.where(usable, values, 0.0), NEIGHBOURS, NEIGHBOURS + 1)
 
     count = np.maximum(around(np.ones_like(power)), 1.0)
     usual = float(power[usable].mean()) if usable.any() else 0.0

@@ -31,9 +31,9 @@ class SpanEnergies(NamedTuple):
     unread_s: Floats  # Further time without readings, whose energy is known.
 
     @classmethod
-    def unknown(cls, n: int) -> SpanEnergies:
+    def empty(cls, n: int) -> SpanEnergies:
         """Make room for n spans."""
-        return cls(*np.full((4, n), np.nan))
+        return cls(*np.empty((4, n)))
 
     def put(self, at: Indices | slice, found: SpanEnergies) -> None:
         """Set the energies of some spans."""
@@ -55,7 +55,7 @@ def span_energies(
         times_s: Starts and stops. Shape: (spans, 2).
         clock_off_s: Standard uncertainty of the clock of these times. Shape: (spans,).
     """
-    found = SpanEnergies.unknown(len(times_s))
+    found = SpanEnergies.empty(len(times_s))
     left = np.arange(len(times_s))
     if len(left) > MANY_SPANS and any(is_long(one.readings) for one in sources):
         left = _read_in_parts(sources, times_s, clock_off_s, found)

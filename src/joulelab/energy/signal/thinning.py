@@ -50,8 +50,10 @@ class Thinned(NamedTuple):
 
     def near(self, times_s: Floats) -> Bools:
         """Report which of the times, given in order, lie outside the omitted stretches."""
-        before = np.searchsorted(self.t_ns, np.rint(times_s * 1e9).astype(np.int64)) - 1
-        return ~np.isin(before, self.after)
+        ends_ns = self.t_ns[np.stack((self.after, self.after + 1), axis=1).reshape(-1)]
+        ends = np.searchsorted(np.rint(times_s * 1e9).astype(np.int64), ends_ns, side="right")
+        is_kept = np.resize((True, False), ends.size + 1)
+        return np.repeat(is_kept, np.diff(ends, prepend=0, append=times_s.size))
 
 
 def is_long(readings: Readings) -> bool:
@@ -115,7 +117,7 @@ def _scan(
         finite = np.isfinite(value)
         special.append(np.flatnonzero(finite[1:] != finite[:-1]))
     if channel.quantity is Quantity.ENERGY:
-        if is_faultless(channel, apart, np.diff(value), apart_s):
+        if is_faultless(channel, apart * 1e-9, np.diff(value), apart_s):
             return first + np.concatenate(special), wraps, lost
         usable = np.diff(t_ns, prepend=t_ns[0] - 1) > 0
         at = np.flatnonzero(usable if finite is None else usable & finite)

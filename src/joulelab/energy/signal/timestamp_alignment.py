@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -221,51 +222,72 @@ def _later(off: Floats, least_s: float) -> Floats:
 
 def _robust_line(off: Floats, first: Indices, after: Indices, reach: int) -> tuple[Floats, Floats]:
     """Fit local straight lines within reach; return them and the winsorised residuals."""
-    smooth = _local_line(off, first, after, reach)
+    parts = _parts(first, after, reach)
+    smooth = _local_lines(off, parts)
     left = off - smooth
     for _ in range(ROUNDS):
         middle = float(np.median(left))
         limit = CLIP_SIGMAS * MAD_TO_SIGMA * float(np.median(np.abs(left - middle)))
         pulled = smooth + np.clip(left, middle - limit, middle + limit)
-        smooth = _local_line(pulled, first, after, reach)
+        smooth = _local_lines(pulled, parts)
         left = off - smooth
     return smooth, pulled - smooth
 
 
-def _local_line(off: Floats, first: Indices, after: Indices, reach: int) -> Floats:
-    """Fit a least-squares line to the readings within reach in the same run, at each reading."""
-    line = np.empty(off.size)
-    begin = 0
-    while begin < off.size:
-        # Some runs at a time: fitted at once, a day's readings take a gigabyte.
-        end = int(after[min(begin + MAX_RUN, off.size) - 1])
+class _Neighbours(NamedTuple):
+    """The readings within reach of each reading of some runs. Shapes: (readings,)."""
+
+    some: slice
+    first: Indices  # Of the run. These and all other positions are those within the slice.
+    low: Indices  # The first within reach.
+    high: Indices  # After the last within reach.
+    at: Indices  # Readings with fewer neighbours on one side than on the other.
+    around: Indices  # All neighbours of these.
+
+    @classmethod
+    def of(cls, some: slice, first: Indices, after: Indices, reach: int) -> _Neighbours:
+        """Find the neighbours."""
+        index = np.arange(first.size)
+        low, high = np.maximum(index - reach, first), np.minimum(index + reach + 1, after)
+        is_uneven = (low + high != 2 * index + 1) & (high - low > MIN_GRID_READINGS)
+        is_around = (index - first <= 2 * reach) | (after - index <= 2 * reach + 1)
+        return cls(some, first, low, high, np.flatnonzero(is_uneven), np.flatnonzero(is_around))
+
+    def lines(self, off: Floats) -> Floats:
+        """Fit a least-squares line to the neighbours of each reading; return its value there."""
+        origin = off[self.first]
+        own = off - origin
+        total = _sums_between(own, self.low, self.high)
+        line = origin + total / (self.high - self.low)
+        # A line in the middle of its readings is their mean.
+        at, around = self.at, self.around
+        first, low, high = self.first[at], self.low[at], self.high[at]
+        count, middle = high - low, (low + high - 1) / 2
+        moments = (around - self.first[around]) * own[around]
+        moment = _sums_between(moments, *np.searchsorted(around, (low, high)))
+        spread = count * (count**2 - 1.0) / 12
+        line[at] += (moment - (middle - first) * total[at]) / spread * (at - middle)
+        return np.asarray(line)
+
+
+def _parts(first: Indices, after: Indices, reach: int) -> list[_Neighbours]:
+    """Find the neighbours some runs at a time: of all of a day, lines take a gigabyte."""
+    parts, begin = [], 0
+    while begin < first.size:
+        end = int(after[min(begin + MAX_RUN, first.size) - 1])
         some = slice(begin, end)
-        line[some] = _lines(off[some], first[some] - begin, after[some] - begin, reach)
+        parts.append(_Neighbours.of(some, first[some] - begin, after[some] - begin, reach))
         begin = end
-    return line
+    return parts
 
 
-def _lines(off: Floats, first: Indices, after: Indices, reach: int) -> Floats:
-    index = np.arange(off.size)
-    low = np.maximum(index - reach, first)
-    high = np.minimum(index + reach + 1, after)
-    count = high - low
-    origin = off[first]
-    own = off - origin
-    total = sum_between(own, low, high)
-    line = origin + total / count
-    # A line in the middle of its readings is their mean.
-    at = np.flatnonzero((low + high != 2 * index + 1) & (count > MIN_GRID_READINGS))
-    count, middle = count[at], (low + high - 1)[at] / 2
-    moment = sum_between((index - first) * own, low[at], high[at])
-    spread = count * (count**2 - 1.0) / 12
-    line[at] += (moment - (middle - first[at]) * total[at]) / spread * (at - middle)
-    return np.asarray(line)
+def _local_lines(off: Floats, parts: list[_Neighbours]) -> Floats:
+    return np.concatenate([part.lines(off[part.some]) for part in parts])
 
 
-def sum_between(values: Floats | Bools, low: Indices, high: Indices) -> Floats:
+def _sums_between(values: Floats, low: Indices, high: Indices) -> Floats:
     """Return the sums of the values at positions from ``low`` to before ``high``."""
-    running = np.append(0, np.cumsum(values))
+    running = np.append(0.0, np.cumsum(values))
     return np.asarray(running[high] - running[low])
 
 

@@ -19,14 +19,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from joulelab.arrays import Bools, Floats, Indices
+from joulelab.arrays import Bools, Floats, Indices, sums_around
 from joulelab.energy.signal.change_points import Parts
 from joulelab.energy.signal.timestamp_alignment import (
     MAD_TO_SIGMA,
     Intervals,
     Stretches,
     blind_s,
-    sum_between,
 )
 from joulelab.sensors.sensor import Channel, Quantity
 
@@ -353,12 +352,13 @@ def _pooled_variance_j2(off_j: Floats, each: int) -> Floats:
     """
     known = np.isfinite(off_j)
     root = np.sqrt(np.abs(np.where(known, off_j, 0.0)))
-    point, reach = np.arange(off_j.size), POOL * each // 2
-    low, high = np.maximum(point - reach, 0), np.minimum(point + reach, off_j.size)
-    count = sum_between(known, low, high)
+    reach = POOL * each // 2
+    count, total = (sums_around(values, reach, reach) for values in (known, root))
     few = count < MIN_POOL * each
-    total = np.where(few, root.sum(), sum_between(root, low, high))
-    count = np.where(few, np.count_nonzero(known), count)
-    mean = np.maximum(total, 0.0) / np.maximum(count, 1)
-    variance_j2 = np.square(np.square(mean)) / (0.457 + 0.494 / np.maximum(count, 1))
+    if few.any():
+        count = np.where(few, np.count_nonzero(known), count)
+        total = np.where(few, root.sum(), total)
+    at_least_one = np.maximum(count, 1.0)
+    mean = np.maximum(total, 0.0) / at_least_one
+    variance_j2 = np.square(np.square(mean)) / (0.457 + 0.494 / at_least_one)
     return np.where(count >= MIN_POOL * each, variance_j2, np.nan)
