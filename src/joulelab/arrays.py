@@ -16,7 +16,5 @@ def sums_around(values: Floats | Bools, before: int, after: int) -> Floats:
         >>> sums_around(np.array([1.0, 2, 4, 8]), 1, 2).tolist()
         [3.0, 7.0, 14.0, 12.0]
     """
-    running = np.cumsum(values)
-    padded = np.pad(running, (before + 1, after), mode="edge")
-    padded[: before + 1] = 0
-    return np.asarray(padded[before + after :][: values.size] - padded[: values.size])
+    running = np.pad(np.append(0, np.cumsum(values)), (before, after), mode="edge")
+    return np.asarray(running[before + after :][: values.size] - running[: values.size])

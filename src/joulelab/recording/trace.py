@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,6 +31,8 @@ from joulelab.validation import MOST, MOST_NS, InvalidData
 RECORD = np.dtype([("t_ns", "<i8"), ("value", "<f8"), ("channel", "<u4"), ("check", "<u4")])
 BLOCK = 1 << 18
 """Number of records that are read and checked at a time: they fit a processor's cache."""
+RECORDS_AT_A_TIME = 1 << 16
+"""Number of records that are divided by channel at a time: larger arrays are new memory each."""
 THREADS = 4
 """Number of blocks worked on at a time, if there are as many cores."""
 Timestamps = Integers
@@ -296,7 +300,7 @@ def read_trace(directory: Path) -> Trace:
 
 
 class _MappedSeries(Sequence[Readings]):
-    """The readings of each channel, extracted from the mapped file when first used.
+    """The readings of each channel, extracted from the mapped file when one is first used.
 
     A process that touches a mapped page behind the end of its file is killed, so a file that has
     become shorter gives only what is left. Values that cannot be measured are gaps.
@@ -318,40 +322,38 @@ class _MappedSeries(Sequence[Readings]):
         self._records = records
         self._size, self._release = size, release
         self._counts = counts
-        self._extracted: dict[int, Readings] = {}
 
     def __len__(self) -> int:
         return len(self._counts)
 
     def __getitem__(self, channel: Any) -> Any:
-        if isinstance(channel, slice):
-            return [self[i] for i in range(len(self))[channel]]
-        channel = range(len(self))[channel]
-        if channel not in self._extracted:
-            self._extracted[channel] = self._extract(channel)
         return self._extracted[channel]
 
-    def _extract(self, channel: int) -> Readings:
-        records, size = self._records, int(self._counts[channel])
+    @cached_property
+    def _extracted(self) -> list[Readings]:
+        records, counts = self._records, self._counts
         left = self._left()
         if left < len(records):
             records = records[:left]
-            size = int(np.count_nonzero(records["channel"] == channel))
-        if size == len(records):
-            t_ns, value = records["t_ns"], records["value"]
-        else:
-            t_ns, value = np.empty(size, dtype=np.int64), np.empty(size)
-            done = 0
-            for first in range(0, len(records), BLOCK):
-                block = records[first : first + BLOCK]
-                own = np.flatnonzero(block["channel"] == channel)
-                t_ns[done : done + own.size] = block["t_ns"][own]
-                value[done : done + own.size] = block["value"][own]
-                done += own.size
-                self._release()
-        blocks = [t_ns[first : first + BLOCK + 1] for first in range(0, size, BLOCK)]
-        value = np.where(np.abs(value) <= MOST, value, np.nan)
-        return Readings(t_ns, value) if all(each(_rises, blocks)) else in_order(t_ns, value)
+            counts = np.bincount(records["channel"], minlength=counts.size)
+        series = [Readings(np.empty(n, np.int64), np.empty(n)) for n in counts.tolist()]
+        done = np.zeros(counts.size, np.intp)
+        # Small integers are sorted in time that grows with their number.
+        kind = np.min_scalar_type(counts.size)
+        for first in range(0, len(records), RECORDS_AT_A_TIME):
+            block = records[first : first + RECORDS_AT_A_TIME]
+            channels = block["channel"].astype(kind)
+            order = np.argsort(channels, kind="stable")
+            t_ns, value = block["t_ns"][order], block["value"][order]
+            self._release()
+            value[~(np.abs(value) <= MOST)] = np.nan
+            ends = np.cumsum(np.bincount(channels, minlength=counts.size))
+            for channel, (begin, end) in enumerate(pairwise([0, *ends.tolist()])):
+                own = slice(done[channel], done[channel] + end - begin)
+                series[channel].t_ns[own] = t_ns[begin:end]
+                series[channel].value[own] = value[begin:end]
+                done[channel] = own.stop
+        return [_in_order(*one) for one in series]
 
     def _left(self) -> int:
         try:
@@ -369,6 +371,12 @@ def each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
         return [work(item) for item in items]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, items))
+
+
+def _in_order(t_ns: Timestamps, value: Floats) -> Readings:
+    """Sort readings by their timestamps if they are not."""
+    blocks = [t_ns[first : first + BLOCK + 1] for first in range(0, t_ns.size, BLOCK)]
+    return Readings(t_ns, value) if all(each(_rises, blocks)) else in_order(t_ns, value)
 
 
 def _rises(t_ns: Timestamps) -> bool:

@@ -241,8 +241,7 @@ class _Neighbours(NamedTuple):
     first: Indices  # Of the run. These and all other positions are those within the slice.
     low: Indices  # The first within reach.
     high: Indices  # After the last within reach.
-    at: Indices  # Readings with fewer neighbours on one side than on the other.
-    around: Indices  # All neighbours of these.
+    uneven: Indices  # Readings with fewer neighbours on one side than on the other.
 
     @classmethod
     def of(cls, some: slice, first: Indices, after: Indices, reach: int) -> _Neighbours:
@@ -250,8 +249,7 @@ class _Neighbours(NamedTuple):
         index = np.arange(first.size)
         low, high = np.maximum(index - reach, first), np.minimum(index + reach + 1, after)
         is_uneven = (low + high != 2 * index + 1) & (high - low > MIN_GRID_READINGS)
-        is_around = (index - first <= 2 * reach) | (after - index <= 2 * reach + 1)
-        return cls(some, first, low, high, np.flatnonzero(is_uneven), np.flatnonzero(is_around))
+        return cls(some, first, low, high, np.flatnonzero(is_uneven))
 
     def lines(self, off: Floats) -> Floats:
         """Fit a least-squares line to the neighbours of each reading; return its value there."""
@@ -260,11 +258,10 @@ class _Neighbours(NamedTuple):
         total = _sums_between(own, self.low, self.high)
         line = origin + total / (self.high - self.low)
         # A line in the middle of its readings is their mean.
-        at, around = self.at, self.around
+        at = self.uneven
         first, low, high = self.first[at], self.low[at], self.high[at]
         count, middle = high - low, (low + high - 1) / 2
-        moments = (around - self.first[around]) * own[around]
-        moment = _sums_between(moments, *np.searchsorted(around, (low, high)))
+        moment = _sums_between((np.arange(own.size) - self.first) * own, low, high)
         spread = count * (count**2 - 1.0) / 12
         line[at] += (moment - (middle - first) * total[at]) / spread * (at - middle)
         return np.asarray(line)
