@@ -22,6 +22,22 @@ def machine(monkeypatch, *gpus, init_code=0):
     return fake_nvml.install(monkeypatch, FakeNvml(list(gpus), init_code))
 
 
+@pytest.fixture
+def discovered(monkeypatch):
+    """Discover the GPUs of a machine; their sensors are closed at the end."""
+    opened = []
+
+    def discover_all(*gpus, visible=None):
+        machine(monkeypatch, *gpus)
+        sensors, absent = discover_gpus(visible)
+        opened.extend(sensors)
+        return sensors, absent
+
+    yield discover_all
+    for sensor in opened:
+        sensor.close()
+
+
 def sources(sensor):
     return [c.source for c in sensor.channels if c.gives_energy]
 
@@ -94,10 +110,9 @@ def test_a_driver_that_hangs_as_a_gpu_is_opened_is_left_out(monkeypatch):
     end.set()
 
 
-def test_ring_is_mapped_to_the_monotonic_clock_and_read_once(monkeypatch):
+def test_ring_is_mapped_to_the_monotonic_clock_and_read_once(discovered):
     gpu = FakeGpu("GPU-a")
-    machine(monkeypatch, gpu)
-    [sensor], _ = discover_gpus()
+    [sensor], _ = discovered(gpu)
     newest_us = gpu.ring[-1][0]
     expected_ns = time.monotonic_ns() - (time.time_ns() - newest_us * 1000)
     first = of(sensor, sensor.read(), "nvml.samples")
@@ -109,59 +124,49 @@ def test_ring_is_mapped_to_the_monotonic_clock_and_read_once(monkeypatch):
     # The driver computes the timestamps of the same readings anew.
     gpu.ring = [(stamp_us + 700, power_mw) for stamp_us, power_mw in gpu.ring]
     assert of(sensor, sensor.read(), "nvml.samples") == []
-    sensor.close()
 
 
 @pytest.mark.parametrize("period_us", [20_000, 50_000, 100_000])
-def test_the_update_period_is_that_of_the_timestamps(monkeypatch, period_us):
+def test_the_update_period_is_that_of_the_timestamps(discovered, period_us):
     gpu = FakeGpu("GPU-a")
     gpu.fill_ring(60, period_us)
-    machine(monkeypatch, gpu)
-    [sensor], _ = discover_gpus()
+    [sensor], _ = discovered(gpu)
     assert sensor.channels[0].update_period_s == pytest.approx(period_us / 1e6)
-    sensor.close()
 
 
-def test_a_nearly_empty_ring_has_the_usual_period(monkeypatch):
+def test_a_nearly_empty_ring_has_the_usual_period(discovered):
     gpu = FakeGpu("GPU-a")
     gpu.fill_ring(2, 1)
-    machine(monkeypatch, gpu)
-    [sensor], _ = discover_gpus()
+    [sensor], _ = discovered(gpu)
     assert sensor.channels[0].update_period_s == pytest.approx(0.02)
-    sensor.close()
 
 
-def test_a_hole_in_the_ring_is_a_gap_where_it_begins(monkeypatch):
+def test_a_hole_in_the_ring_is_a_gap_where_it_begins(discovered):
     gpu = FakeGpu("GPU-a")
     gpu.fill_ring()
     gpu.ring = gpu.ring[:50] + gpu.ring[60:]
-    machine(monkeypatch, gpu)
-    [sensor], _ = discover_gpus()
+    [sensor], _ = discovered(gpu)
     readings = of(sensor, sensor.read(), "nvml.samples")
     gaps = [r for r in readings if isinstance(r, Gap)]
     assert len(gaps) == 1
     assert len(readings) == 111
     before, after = readings[49], readings[51]
     assert before.t_ns < gaps[0].t_ns < after.t_ns
-    sensor.close()
 
 
-def test_a_silent_ring_is_a_gap(monkeypatch):
-    machine(monkeypatch, FakeGpu("GPU-a"))
-    [sensor], _ = discover_gpus()
+def test_a_silent_ring_is_a_gap(discovered, monkeypatch):
+    [sensor], _ = discovered(FakeGpu("GPU-a"))
     sensor.read()
     monkeypatch.setattr(nvml_channels, "SILENCE_S", 0)
     [gap] = of(sensor, sensor.read(), "nvml.samples")
     assert isinstance(gap, Gap)
     assert "nothing new" in gap.reason
-    sensor.close()
 
 
 @pytest.mark.parametrize("step_ns", [3_600_000_000_000, -3_600_000_000_000])
-def test_a_step_of_the_wall_clock_gives_a_gap_and_no_wrong_times(monkeypatch, step_ns):
+def test_a_step_of_the_wall_clock_gives_a_gap_and_no_wrong_times(discovered, monkeypatch, step_ns):
     gpu = FakeGpu("GPU-a")
-    machine(monkeypatch, gpu)
-    [sensor], _ = discover_gpus()
+    [sensor], _ = discovered(gpu)
     sensor.read()
     real = time.clock_gettime_ns
     monkeypatch.setattr(time, "clock_gettime_ns", lambda clock: real(clock) + step_ns)
@@ -173,7 +178,6 @@ def test_a_step_of_the_wall_clock_gives_a_gap_and_no_wrong_times(monkeypatch, st
     readings = [r for r in of(sensor, sensor.read(), "nvml.samples") if isinstance(r, Reading)]
     assert readings
     assert all(abs(r.t_ns - time.monotonic_ns()) < 1e9 for r in readings)
-    sensor.close()
 
 
 class Clock:
@@ -217,96 +221,85 @@ OLD = {"nvmlDeviceGetSamples", "nvmlDeviceGetTotalEnergyConsumption"}
 
 @pytest.mark.parametrize("period_s", [0.015, 0.02, 0.05, 0.1])
 @pytest.mark.parametrize("unsupported", [OLD, {"nvmlDeviceGetSamples"}])
-def test_a_boards_own_update_period_is_observed(monkeypatch, period_s, unsupported):
+def test_a_boards_own_update_period_is_observed(discovered, monkeypatch, period_s, unsupported):
     gpu = LiveGpu("GPU-a", unsupported=unsupported)
     gpu.clock, gpu.period_s = Clock(monkeypatch), period_s
-    machine(monkeypatch, gpu)
-    [sensor], _ = discover_gpus()
+    [sensor], _ = discovered(gpu)
     for channel in sensor.channels:
         if channel.gives_energy:
             assert channel.update_period_s == pytest.approx(period_s, abs=0.002)
             assert "assumed" not in channel.note
     assert sensor.interval_s >= 0.02
-    sensor.close()
 
 
-def test_a_board_whose_values_do_not_change_is_assumed_to_have_the_usual_period(monkeypatch):
+def test_a_board_whose_values_do_not_change_is_assumed_to_have_the_usual_period(
+    discovered, monkeypatch
+):
     Clock(monkeypatch)
-    machine(monkeypatch, FakeGpu("GPU-a", unsupported=OLD))
-    [sensor], _ = discover_gpus()
+    [sensor], _ = discovered(FakeGpu("GPU-a", unsupported=OLD))
     power = [channel for channel in sensor.channels if channel.gives_energy]
     assert {channel.update_period_s for channel in power} == {0.1}
     assert all("period assumed" in channel.note for channel in power)
-    sensor.close()
 
 
-def test_boards_of_one_model_are_observed_once(monkeypatch):
+def test_boards_of_one_model_are_observed_once(discovered, monkeypatch):
     clock = Clock(monkeypatch)
-    machine(monkeypatch, *(FakeGpu(f"GPU-{i}", unsupported=OLD) for i in range(8)))
-    sensors, _ = discover_gpus()
+    sensors, _ = discovered(*(FakeGpu(f"GPU-{i}", unsupported=OLD) for i in range(8)))
     assert clock.now_s < 100.0 + 1.1 * nvml_channels.OBSERVE_S
     assert len(sensors) == 8
-    for sensor in sensors:
-        sensor.close()
 
 
-def test_a_virtual_gpu_is_absent_with_a_reason_and_a_hint(monkeypatch):
+def test_a_virtual_gpu_is_absent_with_a_reason_and_a_hint(discovered):
     unsupported = {*OLD, "nvmlDeviceGetPowerUsage", "power_instant"}
     gpu = FakeGpu("GPU-a", unsupported=unsupported)
     gpu.virtualization = pynvml.NVML_GPU_VIRTUALIZATION_MODE_VGPU
-    machine(monkeypatch, gpu)
-    [sensor], absent = discover_gpus()
+    [sensor], absent = discovered(gpu)
     assert sources(sensor) == []
     assert absent
     assert all("virtual GPU" in one.reason and "host" in one.hint for one in absent)
-    sensor.close()
 
 
-def test_a_board_that_its_instance_may_not_see_is_absent_with_a_reason(monkeypatch):
+def test_a_board_that_its_instance_may_not_see_is_absent_with_a_reason(discovered):
     refused = dict.fromkeys(
         ("nvmlDeviceGetSamples", "nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetPowerUsage"),
         pynvml.NVML_ERROR_NO_PERMISSION,
     )
     refused["power_instant"] = pynvml.NVML_ERROR_NO_PERMISSION
-    machine(monkeypatch, FakeGpu("GPU-a", mig_uuids=("MIG-1",), errors=refused))
-    [sensor], absent = discover_gpus("MIG-1")
+    [sensor], absent = discovered(
+        FakeGpu("GPU-a", mig_uuids=("MIG-1",), errors=refused), visible="MIG-1"
+    )
     assert sources(sensor) == []
     assert {one.source for one in absent} >= {"nvml.samples", "nvml.energy_counter"}
     assert all("Permission" in one.reason and "MIG" in one.reason for one in absent)
-    sensor.close()
 
 
-def test_without_a_ring_the_counter_is_read_more_often(monkeypatch):
+def test_without_a_ring_the_counter_is_read_more_often(discovered):
     gpu = FakeGpu("GPU-a", unsupported={"nvmlDeviceGetSamples"})
-    machine(monkeypatch, gpu)
-    [sensor], absent = discover_gpus()
+    [sensor], absent = discovered(gpu)
     assert sources(sensor) == ["nvml.energy_counter", "nvml.power_usage"]
     assert 0.1 <= sensor.interval_s <= 1.0
     assert [a.source for a in absent] == ["nvml.samples"]
     assert "Not Supported" in absent[0].reason
-    sensor.close()
 
 
 @pytest.mark.parametrize(
     ("capability", "window_s"), [((7, 0), 0.0), ((8, 0), 0.0), ((8, 6), 1.0), ((9, 0), 1.0)]
 )
-def test_polled_power_only_where_nothing_better_exists(monkeypatch, capability, window_s):
+def test_polled_power_only_where_nothing_better_exists(discovered, capability, window_s):
     gpu = FakeGpu(
         "GPU-a",
         capability=capability,
         unsupported={"nvmlDeviceGetSamples", "nvmlDeviceGetTotalEnergyConsumption"},
     )
-    machine(monkeypatch, gpu)
-    [sensor], _ = discover_gpus()
+    [sensor], _ = discovered(gpu)
     assert sources(sensor) == ["nvml.power_instant", "nvml.power_usage"]
     assert sensor.channels[1].window_s == window_s
     assert sensor.interval_s == pytest.approx(0.1)
     readings = sensor.read()
     assert of(sensor, readings, "nvml.power_usage")[0].value == pytest.approx(100.0)
-    sensor.close()
 
 
-def test_a_gpu_that_reports_no_power_is_absent(monkeypatch):
+def test_a_gpu_that_reports_no_power_is_absent(discovered):
     gpu = FakeGpu(
         "GPU-a",
         unsupported={
@@ -316,18 +309,15 @@ def test_a_gpu_that_reports_no_power_is_absent(monkeypatch):
             "power_instant",
         },
     )
-    machine(monkeypatch, gpu)
-    [sensor], absent = discover_gpus()
+    [sensor], absent = discovered(gpu)
     assert sources(sensor) == []
     assert {a.source for a in absent} >= {"nvml.samples", "nvml.energy_counter", "nvml.power_usage"}
     assert {a.component for a in absent} == {"gpu:0"}
-    sensor.close()
 
 
-def test_a_lost_gpu_is_a_gap_and_comes_back(monkeypatch):
+def test_a_lost_gpu_is_a_gap_and_comes_back(discovered):
     gpu = FakeGpu("GPU-a")
-    machine(monkeypatch, gpu)
-    [sensor], _ = discover_gpus()
+    [sensor], _ = discovered(gpu)
     sensor.read()
     gpu.errors = {
         "nvmlDeviceGetSamples": pynvml.NVML_ERROR_GPU_IS_LOST,
@@ -343,22 +333,18 @@ def test_a_lost_gpu_is_a_gap_and_comes_back(monkeypatch):
     gpu.fill_ring(10, newest_us=gpu.ring[-1][0] + 200_000)
     back = of(sensor, sensor.read(), "nvml.samples")
     assert len([r for r in back if isinstance(r, Reading)]) == 10
-    sensor.close()
 
 
-def test_errors_after_some_calls_are_gaps_never_zero(monkeypatch):
+def test_errors_after_some_calls_are_gaps_never_zero(discovered):
     function = "nvmlDeviceGetTotalEnergyConsumption"
     gpu = FakeGpu("GPU-a", fail_after={function: (1, pynvml.NVML_ERROR_UNKNOWN)})
-    machine(monkeypatch, gpu)
-    [sensor], _ = discover_gpus()
+    [sensor], _ = discovered(gpu)
     [gap] = of(sensor, sensor.read(), "nvml.energy_counter")
     assert isinstance(gap, Gap)
-    sensor.close()
 
 
-def test_a_value_of_a_call_that_hung_is_a_gap_since_its_time_is_unknown(monkeypatch):
-    machine(monkeypatch, FakeGpu("GPU-a"))
-    [sensor], _ = discover_gpus()
+def test_a_value_of_a_call_that_hung_is_a_gap_since_its_time_is_unknown(discovered, monkeypatch):
+    [sensor], _ = discovered(FakeGpu("GPU-a"))
     monkeypatch.setattr(nvml, "MAX_CALL_NS", -1)
     readings = sensor.read()
     [gap] = of(sensor, readings, "nvml.energy_counter")
@@ -366,7 +352,6 @@ def test_a_value_of_a_call_that_hung_is_a_gap_since_its_time_is_unknown(monkeypa
     assert "NVML: it answered after" in gap.reason
     # The ring has times of its own.
     assert {type(one) for one in of(sensor, readings, "nvml.samples")} == {Reading}
-    sensor.close()
 
 
 def test_mig_belongs_to_its_board_and_cannot_be_split(monkeypatch):
@@ -383,14 +368,11 @@ def test_mig_belongs_to_its_board_and_cannot_be_split(monkeypatch):
     sensor.close()
 
 
-def test_visible_devices_select_and_order_gpus(monkeypatch):
+def test_visible_devices_select_and_order_gpus(discovered):
     gpus = [FakeGpu(f"GPU-{n}") for n in range(11)]
-    machine(monkeypatch, *gpus)
-    sensors, absent = discover_gpus("10,0")
+    sensors, absent = discovered(*gpus, visible="10,0")
     assert [s.channels[0].component for s in sensors] == ["gpu:10", "gpu:0"]
     assert absent == []
-    for sensor in sensors:
-        sensor.close()
 
 
 @pytest.mark.parametrize("visible", ["", "-1", "99"])
@@ -470,10 +452,9 @@ def test_a_selected_gpu_without_a_driver_is_absent_with_the_drivers_reason(monke
     ],
 )
 @pytest.mark.parametrize("ring", [True, False])
-def test_the_counter_of_a_superchip_is_its_modules(monkeypatch, name, ring):
+def test_the_counter_of_a_superchip_is_its_modules(discovered, name, ring):
     unsupported = set() if ring else {"nvmlDeviceGetSamples"}
-    machine(monkeypatch, FakeGpu("GPU-a", name=name, unsupported=unsupported))
-    [sensor], _ = discover_gpus()
+    [sensor], _ = discovered(FakeGpu("GPU-a", name=name, unsupported=unsupported))
     energy = {c.source: c for c in sensor.channels if c.gives_energy}
     own = ["nvml.samples"] if ring else ["nvml.power_instant", "nvml.power_usage"]
     assert list(energy) == [*own, "nvml.energy_counter"]
@@ -485,16 +466,14 @@ def test_the_counter_of_a_superchip_is_its_modules(monkeypatch, name, ring):
     assert sensor.intervals_s[list(sensor.channels).index(module)] == 1.0
     assert all(energy[source].component == "gpu:0" for source in own)
     assert sensor.component == "gpu:0"
-    sensor.close()
 
 
 @pytest.mark.parametrize("counted", [True, False])
-def test_the_power_of_a_superchips_module_is_read_next_to_its_counter(monkeypatch, counted):
+def test_the_power_of_a_superchips_module_is_read_next_to_its_counter(discovered, counted):
     unsupported = set() if counted else {"nvmlDeviceGetTotalEnergyConsumption"}
     gpu = FakeGpu("GPU-a", name="NVIDIA GH200 480GB", power_mw=400_000, unsupported=unsupported)
     gpu.module_mw = 640_000
-    machine(monkeypatch, gpu)
-    [sensor], _ = discover_gpus()
+    [sensor], _ = discovered(gpu)
     position = [channel.source for channel in sensor.channels].index("nvml.module_power")
     channel = sensor.channels[position]
     assert channel.component == "module:0"
@@ -502,27 +481,22 @@ def test_the_power_of_a_superchips_module_is_read_next_to_its_counter(monkeypatc
     assert sensor.intervals_s[position] == (1.0 if counted else 0.5)
     [reading] = of(sensor, sensor.read(), "nvml.module_power")
     assert reading.value == 640.0
-    sensor.close()
 
 
 @pytest.mark.parametrize(
     ("module_mw", "component"),
     [(None, "gpu:0"), (400_000, "gpu:0"), (410_000, "gpu:0"), (640_000, "module:0")],
 )
-def test_a_modules_power_above_the_gpus_reveals_a_superchip(monkeypatch, module_mw, component):
-    machine(monkeypatch, FakeGpu("GPU-a", power_mw=400_000, module_mw=module_mw))
-    [sensor], _ = discover_gpus()
+def test_a_modules_power_above_the_gpus_reveals_a_superchip(discovered, module_mw, component):
+    [sensor], _ = discovered(FakeGpu("GPU-a", power_mw=400_000, module_mw=module_mw))
     [counter] = [c for c in sensor.channels if c.source == "nvml.energy_counter"]
     assert counter.component == component
-    sensor.close()
 
 
 @pytest.mark.parametrize("name", ["NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB", "Tesla V100"])
-def test_the_counter_of_another_gpu_is_its_own(monkeypatch, name):
-    machine(monkeypatch, FakeGpu("GPU-a", name=name))
-    [sensor], _ = discover_gpus()
+def test_the_counter_of_another_gpu_is_its_own(discovered, name):
+    [sensor], _ = discovered(FakeGpu("GPU-a", name=name))
     assert not any(channel.contains for channel in sensor.channels)
-    sensor.close()
 
 
 @pytest.mark.parametrize(("gpus", "interval_s"), [(1, 1.0), (4, 4.0), (64, 8.0)])
@@ -558,11 +532,9 @@ def test_counters_of_many_gpus_without_a_ring_share_a_part_of_a_core(monkeypatch
         ({"nvmlDeviceGetPowerManagementLimitConstraints", "default_limit"}, None),
     ],
 )
-def test_the_bound_of_power_is_the_boards_highest_limit(monkeypatch, unsupported, bound_w):
-    machine(monkeypatch, FakeGpu("GPU-a", unsupported=unsupported))
-    [sensor], _ = discover_gpus()
+def test_the_bound_of_power_is_the_boards_highest_limit(discovered, unsupported, bound_w):
+    [sensor], _ = discovered(FakeGpu("GPU-a", unsupported=unsupported))
     assert {c.max_power_w for c in sensor.channels if c.gives_energy} == {bound_w}
-    sensor.close()
 
 
 @pytest.mark.parametrize(
