@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +90,6 @@ def _options() -> argparse.Namespace:
         "--sleep", type=float, default=20.0, help="seconds of background work to measure"
     )
     parser.add_argument(
-        "--growth",
-        type=float,
-        default=60.0,
-        help="seconds of the recorder's memory growth to measure",
-    )
-    parser.add_argument(
         "--out", type=Path, default=RESULTS, help="write the results into this folder"
     )
     return parser.parse_args()
@@ -111,22 +104,16 @@ def _simulated(found: Mapping[str, ToolEnvironment], options: argparse.Namespace
         cost = _costs(found, environment, options)
         _say("slow-down")
         rounds = options.rounds or SIMULATED_ROUNDS
-        slow = _module("slowdown", environment, rounds=rounds, block_s=0.25, sensors=["gpu"])
-        _say("errors and growth")
-        with ThreadPoolExecutor(1) as pool:
-            growth = pool.submit(
-                _module, "growth", environment, duration_s=options.growth, speed=20
-            )
-            groups = errors.cases(options.windows)
-            rows = [row for group in groups for row in errors.measure(found, library, group)]
-            grown = growth.result()
+        slow = _slowdown(environment, rounds=rounds, block_s=0.25, sensors=["gpu"])
+        _say("errors")
+        groups = errors.cases(options.windows)
+        rows = [row for group in groups for row in errors.measure(found, library, group)]
     missing = {"parts for a real GPU": "this run is simulated; use `--real`"}
     return {
         "gpu": "simulated",
         "errors": rows,
         "costs": cost,
         "slowdown": slow,
-        "growth": grown,
         "notes": SIMULATED_NOTES,
         "missing": missing,
     }
@@ -140,7 +127,7 @@ def _real(found: Mapping[str, ToolEnvironment], options: argparse.Namespace) -> 
     _say("costs")
     cost = _costs(found, environment, options)
     _say("slow-down")
-    slow = _module("slowdown", environment, rounds=options.rounds or REAL_ROUNDS, block_s=1.0)
+    slow = _slowdown(environment, rounds=options.rounds or REAL_ROUNDS, block_s=1.0)
     _say("errors")
     return {
         "gpu": gpu,
@@ -148,10 +135,7 @@ def _real(found: Mapping[str, ToolEnvironment], options: argparse.Namespace) -> 
         "costs": cost,
         "slowdown": slow,
         "notes": REAL_NOTES,
-        "missing": {
-            "bursts and ramps": "their true energy is unknown on a real GPU",
-            "the recorder's growth": "it needs no GPU; see the simulated comparison",
-        },
+        "missing": {"bursts and ramps": "their true energy is unknown on a real GPU"},
     }
 
 
@@ -163,9 +147,9 @@ def _costs(
     return costs.measure(found, environment, count=1000, window_s=5.0, background_s=options.sleep)
 
 
-def _module(name: str, environment: Mapping[str, str], **settings: Any) -> dict[str, Any]:
-    """Run a part of the benchmark in a separate process and return its result."""
-    command = [sys.executable, "-m", f"benchmarks.{name}", json.dumps(settings)]
+def _slowdown(environment: Mapping[str, str], **settings: Any) -> dict[str, Any]:
+    """Run :mod:`benchmarks.slowdown` in a separate process and return its result."""
+    command = [sys.executable, "-m", "benchmarks.slowdown", json.dumps(settings)]
     environ = {**environment, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(
         command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True, check=True

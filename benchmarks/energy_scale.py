@@ -8,12 +8,9 @@ peak memory it prints. The file is in the page cache: this measures the estimati
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.own_process import in_own_process
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.recording.trace import RECORD, read_trace
 from joulelab.recording.trace_format import (
@@ -44,21 +42,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.energy_scale", description=__doc__)
     parser.add_argument("--readings", type=int, default=10**8)
     parser.add_argument("--spans", type=int, default=10**4)
-    parser.add_argument("--trace", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.trace:
-        print(json.dumps(measure(options.trace, options.readings, options.spans)))
-        return
     with tempfile.TemporaryDirectory() as folder:
         free_bytes = shutil.disk_usage(folder).free
         if free_bytes < max(FREE_BYTES, 2 * options.readings * RECORD_SIZE):
             print(f"not run: only {free_bytes / 1e9:.1f} GB are free in {folder}")
             return
         write(Path(folder), options.readings)
-        command = [sys.executable, "-m", "benchmarks.energy_scale", "--trace", folder]
-        command += ["--readings", str(options.readings), "--spans", str(options.spans)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found = json.loads(done.stdout)
+        found = in_own_process(measure, Path(folder), options.readings, options.spans)
     total_s = found["read_s"] + found["prepare_s"] + found["energies_s"]
     print(
         f"{options.readings:.0e} readings, {options.spans:.0e} spans: {total_s:.2f} s "

@@ -11,10 +11,9 @@ import argparse
 import resource
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
+from benchmarks.own_process import in_own_process
 from benchmarks.watch import Recording
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.export.counters import EnergyCounters
@@ -49,9 +48,7 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=1.0)
     options = parser.parse_args()
     for interval_s in (5.0, 15.0, 60.0):
-        # Peak memory is that of a process.
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            share, peak, ratio = pool.submit(follow, options.hours, interval_s).result()
+        share, peak, ratio = in_own_process(follow, options.hours, interval_s)
         print(
             f"scrapes every {interval_s:2.0f} s: {100 * share:.2f} % of a core, "
             f"{peak / 1e6:.0f} MB, {ratio:.5f} of the energy"

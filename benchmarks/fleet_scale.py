@@ -11,13 +11,12 @@ import argparse
 import json
 import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.own_process import in_own_process
 from joulelab.recording.trace_format import TraceWriter, pack, span_lines
 from joulelab.runs.hosts import add_up
 from joulelab.sensors.sensor import Channel, Provenance, Quantity
@@ -33,11 +32,7 @@ def main() -> None:
     parser.add_argument("--hosts", default="100,1000,10000", help="numbers of hosts")
     parser.add_argument("--spans", type=int, default=100, help="spans on each host")
     parser.add_argument("--out", type=Path, help="also write the results as JSON")
-    parser.add_argument("--gather", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.gather:
-        print(json.dumps(measure(options.gather)))
-        return
     results = []
     print("hosts   written     gathered   processors     memory   energy off by")
     for hosts in map(int, options.hosts.split(",")):
@@ -46,13 +41,9 @@ def main() -> None:
             for host in range(hosts):
                 write_recording(Path(directory), host, hosts, options.spans)
             written_s = time.monotonic() - begin_s
-            done = subprocess.run(
-                [sys.executable, "-m", "benchmarks.fleet_scale", "--gather", directory],
-                stdout=subprocess.PIPE,
-                check=True,
-            )
+            gathered = in_own_process(measure, Path(directory))
         truth_j = hosts * options.spans * sum(POWERS_W.values()) * SPAN_NS / S
-        found = {"hosts": hosts, "spans": options.spans, **json.loads(done.stdout)}
+        found = {"hosts": hosts, "spans": options.spans, **gathered}
         found["error"] = found["epoch_j"] / truth_j - 1
         results.append(found)
         print(

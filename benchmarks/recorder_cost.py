@@ -82,17 +82,20 @@ def measure(duration_s: float) -> dict[str, Any]:
     """Measure the recorder's CPU time over wall time, and its memory.
 
     Returns:
-        ``cpu_share, memory_bytes`` (resident), ``trace_bytes_per_h`` and ``sources``.
+        ``cpu_share, memory_bytes`` (resident), ``memory_growth_bytes``, ``trace_bytes_per_h`` and
+        ``sources``.
     """
     with joulelab.Meter(own_recorder=True) as meter:
         recorder = psutil.Process(meter.recorder_pid)
         time.sleep(SETTLE_S)
         start_s, before_s, before = time.monotonic(), _cpu_s(recorder), _bytes(meter.directory)
+        memory_bytes = recorder.memory_info().rss
         time.sleep(duration_s)
         took_s = time.monotonic() - start_s
         found = {
             "cpu_share": (_cpu_s(recorder) - before_s) / took_s,
             "memory_bytes": recorder.memory_info().rss,
+            "memory_growth_bytes": recorder.memory_info().rss - memory_bytes,
             "trace_bytes_per_h": (_bytes(meter.directory) - before) / took_s * 3600,
         }
         return found | {"sources": sources(meter.trace)}

@@ -107,16 +107,6 @@ def _alone(result: Mapping[str, Any]) -> list[str]:
             ),
             "",
         ]
-    if growth := result.get("growth"):
-        simulated_s = growth["duration_s"] * growth["speed"]
-        lines += [
-            f"The recorder on a simulated machine whose sensors are read {growth['speed']:g} times "
-            f"as often as by default, for {growth['duration_s']:g} s (as many readings as in "
-            f"{simulated_s / 60:.0f} min): {_bytes(growth['start_bytes'])} resident at the start, "
-            f"{_bytes(growth['stop_bytes'])} at the end; least-squares growth "
-            f"{growth['growth_bytes_per_s'] * growth['duration_s'] / 1e3:.1f} kB over the run.",
-            "",
-        ]
     return lines if len(lines) > 2 else []
 
 
