@@ -7,7 +7,7 @@ import pytest
 from live_hwmon import LiveFiles, Tree, Wave
 
 from joulelab.machine import describe
-from joulelab.sensors import discovery, hwmon
+from joulelab.sensors import discovery, hwmon, hwmon_pace
 from joulelab.sensors.hwmon import discover_hwmon
 from joulelab.sensors.nvml import NO_GPU
 from joulelab.sensors.plausibility import max_power_w
@@ -265,6 +265,7 @@ def test_a_servers_meter_is_the_node_with_the_accuracy_that_it_states(tree):
     found, _ = found_in(tree)
     node = channels(found)["node"]
     assert (node.window_s, node.update_period_s) == (1.0, 1.0)
+    assert node.unverified_window
     assert node.gain_uncertainty == pytest.approx(0.05 / 3**0.5)
     assert {"cpu", "gpu", "dram"} <= {*node.contains}
     tree.meter("ACPI000D:01", STEADY, "Enclosure")
@@ -447,7 +448,25 @@ def test_power_is_polled_less_often_where_there_are_many_devices(tree):
         tree.amdgpu(f"0000:{number:02x}:00.0", STEADY)
         if number in (0, 23):
             intervals_s.append(min(one.interval_s for one in found_in(tree)[0]))
-    assert intervals_s[0] < intervals_s[1] <= hwmon.SLOWEST_INTERVAL_S
+    assert intervals_s[0] < intervals_s[1] <= hwmon_pace.SLOWEST_INTERVAL_S
+
+
+def test_meters_around_others_are_polled_half_as_often(tree, monkeypatch):
+    monkeypatch.setattr(hwmon, "polling_cost_s", lambda _: 200e-6)
+    for number, part in enumerate(("Module", "Grace", "CPU", "SysIO")):
+        tree.meter(f"ACPI000D:0{number}", STEADY, f"{part} Power Socket 0", interval_s=0.05)
+    inner, around = sorted(found_in(tree)[0], key=lambda one: one.interval_s)
+    assert {one.component for one in inner.channels} == {"cpu:0", "soc:0"}
+    assert {one.component for one in around.channels} == {"module:0", "socket:0"}
+    assert (inner.interval_s, around.interval_s) == pytest.approx((0.025, 0.05))
+
+
+def test_a_node_is_polled_less_often_around_what_others_measure(tree):
+    tree.meter("ACPI000D:00", STEADY, "", interval_s=1.0)
+    intervals_s = [
+        [one.interval_s for one in found_in(tree, others=others)[0]] for others in ((), ("cpu:0",))
+    ]
+    assert intervals_s == [[pytest.approx(0.05)], [pytest.approx(0.1)]]
 
 
 def test_observed_periods_are_used_where_values_show_them(tree, monkeypatch):
@@ -498,3 +517,14 @@ def test_no_gpu_is_said_to_be_missing_next_to_one(tree, monkeypatch):
     assert NO_GPU not in {one.reason for one in discovery.discover(["gpu"]).absent}
     monkeypatch.setenv("JOULELAB_SYSFS", str(tree.root / "none"))
     assert NO_GPU in {one.reason for one in discovery.discover(["gpu"]).absent}
+
+
+def test_a_stated_window_stays_the_period_where_values_change_within_it(tree, monkeypatch):
+    path = tree.meter("ACPI000D:00", STEADY, "", interval_s=1.0)
+    monkeypatch.setattr(hwmon, "DISTINCT_VALUES", 0)
+    monkeypatch.setattr(
+        hwmon, "update_periods_s", lambda reads, _: [0.005 for read in reads if read()]
+    )
+    (path.parents[1] / "power1_average").write_text("123000000\n")
+    node = channels(found_in(tree)[0])["node"]
+    assert (node.window_s, node.update_period_s) == (1.0, 1.0)

@@ -29,6 +29,7 @@ from joulelab.sensors.hwmon_boards import (
 )
 from joulelab.sensors.hwmon_devices import Device, Found, Meter, list_devices
 from joulelab.sensors.hwmon_gpus import AMD_DRIVER, GPU_DRIVERS, Gpu, amd_meters, intel_meters
+from joulelab.sensors.hwmon_pace import ReadRate, interval_s, polling_cost_s, read_rate
 from joulelab.sensors.interfaces import system_root
 from joulelab.sensors.nvml_binding import NvmlError, within
 from joulelab.sensors.nvml_channels import update_periods_s
@@ -37,14 +38,6 @@ from joulelab.sensors.sensor import Absence, Channel, Gap, Quantity, Reading
 from joulelab.sensors.sysfs_files import failure_reason, read_number, read_number_or_none
 from joulelab.sensors.visible_devices import GpuIdentity, visible_gpus
 
-COUNTER_INTERVAL_S = 0.05
-TELEMETRY_INTERVAL_S = 1.0
-LEAST_INTERVAL_S, SLOWEST_INTERVAL_S = 0.02, 0.1
-READS_PER_PERIOD = 2
-POLLING_CPU_SHARE = 0.005
-"""Power is polled as often as this share of a core allows."""
-WAKE_S, RECORD_S = 100e-6, 8e-6
-"""CPU time of the recorder to wake up for a sensor, and to write down a value; measured."""
 ANSWER_S = 10.0
 MAX_READ_NS = 200_000_000
 """A value that took longer has no time: the driver may have read it at any moment."""
@@ -55,7 +48,6 @@ OBSERVE_S = 0.3
 """It delays the other sensors: enough for four values that change each 75 ms."""
 EARLY_APART_NS = 10_000_000
 DISTINCT_VALUES = 4
-COST_READINGS = 5
 GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ENOTDIR})
 DRIVERS = (*GPU_DRIVERS, *JETSON_DRIVERS, "power_meter", "amd_energy", "ibmpowernv")
 AMD_VARIABLES = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
@@ -191,7 +183,7 @@ def _discover(
             readable.append(meter)
         elif meter.channel.gives_energy:
             absent.append(refusal)
-    return _sensors(readable, root), absent
+    return _sensors(readable, found, root), absent
 
 
 def list_driver_gpus(found: Collection[str]) -> list[Gpu]:
@@ -329,68 +321,38 @@ class _Watched:
     def set_period(self, period_s: float | None) -> None:
         """Set the observed period. Power that steps between a few levels does not reveal it."""
         if period_s and len(self.values) > DISTINCT_VALUES:
+            # Readings show whether a mean over a stated window is renewed within it.
+            period_s = max(period_s, self.meter.channel.window_s)
             channel = replace(self.meter.channel, update_period_s=period_s)
             self.meter = replace(self.meter, channel=channel)
 
 
-def _sensors(meters: Sequence[Meter], root: Path) -> list[HwmonSensor]:
+def _sensors(meters: Sequence[Meter], found: Collection[str], root: Path) -> list[HwmonSensor]:
     """Observe the meters, and divide them between sensors: by driver, and by how often to read."""
     watched = [_Watched(one) for one in meters]
     power = [one for one in watched if one.meter.channel.gives_energy]
     periods_s = update_periods_s([one.read for one in power], OBSERVE_S)
     for one, period_s in zip(power, periods_s, strict=True):
         one.set_period(period_s)
-    parts = [one.meter.channel.component for one in power]
-    groups: dict[tuple[str, float], list[_Watched]] = {}
+    parts = {*found, *(one.meter.channel.component for one in power)}
+    groups: dict[tuple[str, ReadRate], list[_Watched]] = {}
     for one in watched:
-        interval_s = TELEMETRY_INTERVAL_S
-        if one.meter.channel.gives_energy:
-            is_counter = one.meter.channel.quantity is Quantity.ENERGY
-            interval_s = COUNTER_INTERVAL_S if is_counter else LEAST_INTERVAL_S
-            if not is_counter and _contains_any(one.meter.channel, parts):
-                interval_s = SLOWEST_INTERVAL_S
-        groups.setdefault((one.meter.device.driver, interval_s), []).append(one)
-    cost_s = sum(
-        WAKE_S + sum(RECORD_S + _read_cost_s(one.meter) for one in some)
-        for (_, interval_s), some in groups.items()
-        if interval_s == LEAST_INTERVAL_S
+        group = one.meter.device.driver, read_rate(one.meter.channel, parts)
+        groups.setdefault(group, []).append(one)
+    cost_s = polling_cost_s(
+        [one.meter for (_, rate), some in groups.items() if rate is ReadRate.POWER for one in some]
     )
     sensors = []
-    for (_, interval_s), some in groups.items():
+    for (_, rate), some in groups.items():
         own = [one.meter for one in some]
-        is_polled = interval_s == LEAST_INTERVAL_S
-        read_s = _polling_interval_s(own, cost_s) if is_polled else interval_s
         early = [
             Reading(t_ns, position, value)
             for position, one in enumerate(some)
             for t_ns, value in one.readings
             if value or not one.meter.needs_power
         ]
-        sensors.append(HwmonSensor(own, read_s, root, early))
+        sensors.append(HwmonSensor(own, interval_s(own, rate, cost_s), root, early))
     return sensors
-
-
-def _contains_any(channel: Channel, parts: Collection[str]) -> bool:
-    """Report whether a meter is around others, so that it is not in the total."""
-    return any(part in channel.contains or _kind(part) in channel.contains for part in parts)
-
-
-def _polling_interval_s(meters: Sequence[Meter], cost_s: float) -> float:
-    """Return how often power is polled, if reading all that is polled takes this CPU time."""
-    useful_s = min(one.channel.update_period_s for one in meters) / READS_PER_PERIOD
-    affordable_s = max(cost_s / POLLING_CPU_SHARE, LEAST_INTERVAL_S)
-    return min(max(useful_s, affordable_s), SLOWEST_INTERVAL_S)
-
-
-def _read_cost_s(meter: Meter) -> float:
-    """Measure the CPU time of a reading, the least of several."""
-    times_s = []
-    for _ in range(COST_READINGS):
-        start_s = time.thread_time()
-        for file in meter.files:
-            read_number_or_none(meter.device.path / file)
-        times_s.append(time.thread_time() - start_s)
-    return min(times_s)
 
 
 def _open(directory: Path) -> int:

@@ -194,6 +194,7 @@ def acpi_meters(devices: Sequence[Device], gpus: int) -> Found:
             gain_uncertainty=max(wrong / math.sqrt(3), LEAST_ACPI_UNCERTAINTY),
             update_period_s=interval_s,
             window_s=interval_s,
+            unverified_window=True,
             contains=inside,
             priority=2,
         )

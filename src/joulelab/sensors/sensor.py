@@ -74,6 +74,8 @@ class Channel:
         update_period_s: Time between two new values; > 0.
         window_s: Averaging window of each power value, ending at its timestamp; 0 for an
             instantaneous value and for an energy counter.
+        unverified_window: Whether ``window_s`` is what the meter states, or assumed: its readings
+            show whether it averages over that.
         delay_s: How long after the end of the window the timestamp is; 0 if unknown.
         polled: The timestamp is that of the poll, and the value up to one update period older;
             otherwise each value has a timestamp of its own.
@@ -105,6 +107,7 @@ class Channel:
     provenance: Provenance
     update_period_s: Period
     window_s: Seconds = 0.0
+    unverified_window: bool = False
     delay_s: Delay = 0.0
     polled: bool = False
     time_uncertainty_s: Seconds = 0.0

@@ -3,7 +3,9 @@
 :func:`energy_curve` is the entry, for readings as slow meters' :func:`observed` paces leave them.
 In order, it
 
-1. restores steps in readings that average over many update periods (``averaged_readings``),
+1. determines from the readings of meters that state an averaging window whether they average
+   (``stated_windows``), and restores steps in those that do over many update periods
+   (``averaged_readings``),
 2. thins long recordings to the surroundings of the spans' edges (``thinning``),
 3. aligns timestamps (``timestamp_alignment``) and gives each reading its interval (``intervals``;
    ``counters`` for energy counters, with their wraps and faults),
@@ -51,7 +53,7 @@ from joulelab.energy.signal.change_points import (
     split_at_change_points,
 )
 from joulelab.energy.signal.counters import NO_TIMES, counter_faults, counter_intervals, unread
-from joulelab.energy.signal.curve import EnergyCurve
+from joulelab.energy.signal.curve import NO_REPETITION, EnergyCurve, Repetition
 from joulelab.energy.signal.implausible_power import glitches, implausible_power_w, without_glitches
 from joulelab.energy.signal.polled_meters import SLOW_S, freezes, observed
 from joulelab.energy.signal.power_states import split_by_state
@@ -67,6 +69,7 @@ from joulelab.energy.signal.reconciliation import (
     widen,
     without_leaps,
 )
+from joulelab.energy.signal.stated_windows import as_shown
 from joulelab.energy.signal.thinning import is_long, thin
 from joulelab.energy.signal.timestamp_alignment import (
     NO_STRETCHES,
@@ -97,6 +100,14 @@ class Source:
     readings: Readings  # W or J in order of time; NaN where the channel gave nothing.
     interval_s: float  # Time between two reads.
     points: ChangePoints = NO_CHANGE_POINTS  # Times at which power may have changed.
+    repetition: Repetition = NO_REPETITION
+
+    def as_shown(self) -> Source:
+        """Return the source as its readings show its window."""
+        channel, readings, interval_s, repetition = as_shown(
+            self.channel, self.readings, self.interval_s
+        )
+        return Source(channel, readings, interval_s, self.points, repetition)
 
 
 class ComponentCurve(NamedTuple):
@@ -133,7 +144,7 @@ def energy_curve(sources: Sequence[Source], edges_s: Floats) -> ComponentCurve |
     counter that contradicts the power is left out, or the power is. Of a long recording the curve
     is exact near the ``edges_s`` of spans.
     """
-    sources, contradictions = _without_contradictions(sources)
+    sources, contradictions = _without_contradictions([one.as_shown() for one in sources])
     for position, first in enumerate(sources):
         others = [
             other
@@ -248,9 +259,10 @@ def _source_curve(source: Source, edges_s: Floats) -> EnergyCurve | None:
         points = points.only(kept.near(points.time_s))
     channel = replace(source.channel, wrap=kept.wrap)
     left_out_s = np.asarray(kept.t_ns[kept.after] * 1e-9, dtype=np.float64)
-    return integrate(
+    curve = integrate(
         channel, kept.t_ns, kept.value, source.interval_s, points, kept.stretches, left_out_s
     )
+    return curve and replace(curve, repetition=source.repetition)
 
 
 def integrate(

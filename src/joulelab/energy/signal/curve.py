@@ -25,6 +25,28 @@ SAMPLES_PER_WINDOW = 8  # Number of times that represent all of a window.
 VARIOGRAMS_AT_A_TIME = 1 << 12  # Of each span it takes 10 kB.
 
 
+@dataclass(frozen=True, slots=True)
+class Repetition:
+    """How surely power is known that repeats each ``window_s``: a moving average does not show it.
+
+    Attributes:
+        uncertainty_w: Its standard uncertainty.
+    """
+
+    window_s: float = math.inf
+    uncertainty_w: float = 0.0
+
+    def variance_j2(self, length_s: Floats) -> Floats:
+        """Return the variance of the energy of spans: of a whole number of windows it is none."""
+        if self.uncertainty_w == 0:
+            return np.zeros_like(length_s)
+        rest_s = length_s - self.window_s * np.rint(length_s / self.window_s)
+        return np.asarray((self.uncertainty_w * rest_s) ** 2)
+
+
+NO_REPETITION = Repetition()
+
+
 @dataclass(frozen=True)
 class EnergyCurve:
     """Energy since the first reading, as straight pieces.
@@ -49,6 +71,7 @@ class EnergyCurve:
     jitter_s: float  # Standard uncertainty of each time relative to the others.
     max_age_s: float  # The age of a polled value is evenly distributed between 0 and this.
     variogram: Variogram  # Within-interval variability around each piece.
+    repetition: Repetition = NO_REPETITION
 
     def energy(self, start_s: ArrayLike, stop_s: ArrayLike) -> tuple[Floats, Floats, Floats]:
         """Return spans' energy, standard uncertainty of edges and gaps, and time without readings.
@@ -72,6 +95,7 @@ class EnergyCurve:
         bounded = np.maximum(bounded, self._variogram_variance(*ends))
         bounded = np.maximum(bounded, self._late_variance(*ends, energy))
         missing = self._missing_variance(start, stop) + self._step_variance(*ends)
+        missing += self.repetition.variance_j2(stop - start)
         variance = self._inner_variance(*ends) + bounded + missing
         return energy, np.sqrt(variance), gap + outside
 
