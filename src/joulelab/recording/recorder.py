@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import json
 import math
 import os
@@ -64,6 +65,8 @@ TAKE_EVERY_S = 0.5
 hangs may delay the others."""
 OTHER_CLOCK_NS = 60 * 10**9
 """A process whose clock differs this much from the recorder's is in another time namespace."""
+OBJECTS_PER_COLLECTION = 10_000
+"""The usual 700 are fewer than the readings that wait to be written, which are no garbage."""
 PIPE_BYTES = 1 << 20
 _PIPE_READ = 1 << 16
 
@@ -385,6 +388,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _on_sigterm)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    gc.set_threshold(OBJECTS_PER_COLLECTION)
     directory = Path(config["directory"])
     clients = Clients(first, owner=not config["detached"])
     gpus_read, before = config["gpus_read"], InterfaceBytes(*config["network"])
