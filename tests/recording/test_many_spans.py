@@ -23,6 +23,8 @@ from joulelab.sensors.simulated import SimulatedMachine
 
 MACHINE = SimulatedMachine.default()
 SPANS = 20_000
+PYTHON = [sys.executable, "-W", "ignore:This process:DeprecationWarning"]
+"""Python 3.12 warns of any fork next to a thread, such as the meter's."""
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -69,7 +71,7 @@ if "left open" not in what:
 
 
 def run_flood(directory, *what):
-    command = [sys.executable, "-c", FLOOD, directory, str(SPANS), ",".join(what)]
+    command = [*PYTHON, "-c", FLOOD, directory, str(SPANS), ",".join(what)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert not done.stderr
     return json.loads(done.stdout) if done.stdout else None
@@ -167,7 +169,7 @@ for one in mine:
 
 
 def test_a_program_that_closes_all_descriptors_keeps_its_spans_and_its_files(tmp_path):
-    command = [sys.executable, "-c", CLOSING, tmp_path / "run", tmp_path / "mine"]
+    command = [*PYTHON, "-c", CLOSING, tmp_path / "run", tmp_path / "mine"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert not done.stderr
     names = [span.name for span in read_trace(tmp_path / "run").finished_spans]

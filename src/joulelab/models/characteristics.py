@@ -232,6 +232,20 @@ def _macs(
             raise UserError(f"{name} does not accept {_shape(input_shape)}", why=reason) from error
 
 
+def product_counter() -> FlopCounterMode:
+    """Return PyTorch's counter of the operations of products.
+
+    Batched products of columns with rows are none: they multiply element by element, as some
+    versions of transformers do to rotate positions.
+    """
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.bmm: _batched_flops})
+
+
+def _batched_flops(first: Sequence[int], second: Sequence[int], **_: Any) -> int:
+    batch, rows, inner = first
+    return 2 * batch * rows * inner * second[-1] if inner > 1 else 0
+
+
 def _count(
     model: nn.Module, input_shape: Sequence[int], replace: Callable[[Tensor], Tensor]
 ) -> int:
@@ -241,7 +255,7 @@ def _count(
     sample = sample_batch(model, 1, input_shape)
     translates = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
     options = {"decoder_input_ids": sample} if translates else {}
-    with FlopCounterMode(display=False) as counter:
+    with product_counter() as counter:
         functional_call(model, parameters | buffers, (sample,), options)
     flops: int = counter.get_total_flops()
     return flops // 2

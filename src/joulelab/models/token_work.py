@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils.flop_counter import FlopCounterMode
 
 from joulelab.errors import UserError
 from joulelab.models.characteristics import (
     countable_experts,
     on_fake_tensors,
     on_meta,
+    product_counter,
     training_mode,
 )
 from joulelab.models.factories import describe_error
@@ -123,10 +123,10 @@ def _count(
     with without_data() as copy:
         tensors = {key: copy(one) for key, one in _named_tensors(step)}
         prompt = torch.zeros((1, prompt_tokens), dtype=torch.long)
-        with FlopCounterMode(display=False) as prefill:
+        with product_counter() as prefill:
             _, cache = functional_call(step, tensors, (prompt,))
         cache_bytes = sum(one.nbytes for one in _cached_tensors(cache))
-        with FlopCounterMode(display=False) as decode:
+        with product_counter() as decode:
             functional_call(step, tensors, (prompt[:, -1:], cache))
     return prefill.get_total_flops() // 2, decode.get_total_flops() // 2, cache_bytes
 

@@ -108,8 +108,16 @@ class Decoder:
 
         A model that takes positions overwrites what a static cache has there.
         """
-        if cache is not None and not (self._takes_positions and hasattr(cache, "max_cache_len")):
-            cache.crop(-tokens)
+        if cache is None or (self._takes_positions and hasattr(cache, "max_cache_len")):
+            return
+        for layer in getattr(cache, "layers", [cache]):
+            if hasattr(layer, "crop"):
+                layer.crop(-tokens)
+                continue
+            # Static layers of transformers before 5.2x count their tokens, and have no crop.
+            layer.cumulative_length -= tokens
+            if hasattr(layer, "cumulative_length_int"):
+                layer.cumulative_length_int -= tokens
 
 
 def _call(factory: Any, **options: Any) -> Any:
