@@ -5,9 +5,8 @@ import json
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from joulelab.models.characteristics import characterize, training_mode, weightless
+from joulelab.models.characteristics import characterize, product_counter, training_mode, weightless
 from joulelab.models.language_models import published_configuration
 from joulelab.models.registry import build_model, language_config
 from joulelab.models.token_work import active_parameters, count_token_work, next_token_scores
@@ -74,9 +73,9 @@ def test_a_mixture_that_runs_does_the_work_that_is_counted(tmp_path):
     model.set_experts_implementation("eager")  # one product per expert that has tokens
     tokens = torch.randint(0, 64, (1, 24))
     with training_mode(model, False), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        with FlopCounterMode(display=False) as prefill:
+        with product_counter() as prefill:
             _, cache = next_token_scores(model, tokens)
-        with FlopCounterMode(display=False) as decode:
+        with product_counter() as decode:
             next_token_scores(model, tokens[:, -1:], cache)
     assert prefill.get_total_flops() // 2 == work.prefill_macs
     assert decode.get_total_flops() // 2 == work.decode_macs
