@@ -210,55 +210,62 @@ def tasmota(url, power_w, energy_j, _):
     }
 
 
-def shelly_first(url, power_w, energy_j, _):
-    if url.path == "/meter/0":
-        return {
-            "power": round(power_w, 2),
-            "overpower": 0.0,
-            "is_valid": True,
-            "timestamp": 1764432000,
-            "counters": [100.0, 100.0, 100.0],
-            "total": int(energy_j / 60),
-        }
-    return None
+def page_at(path, query=""):
+    """Make the pages of a meter that has one alone, from what it says of power and energy."""
+
+    def pages_of(page):
+        def pages(url, power_w, energy_j, _):
+            return page(power_w, energy_j) if (url.path, url.query) == (path, query) else None
+
+        return pages
+
+    return pages_of
 
 
-def shelly_second(url, power_w, energy_j, _):
-    if url.path == "/rpc/Switch.GetStatus" and parse_qs(url.query).get("id") == ["0"]:
-        return {
-            "id": 0,
-            "source": "HTTP",
-            "output": True,
-            "apower": round(power_w, 1),
-            "voltage": 231.7,
-            "current": 0.55,
-            "aenergy": {
-                "total": round(energy_j / 3600, 3),
-                "by_minute": [1666.7, 1666.7, 1666.7],
-                "minute_ts": 1764432000,
-            },
-            "temperature": {"tC": 56.3, "tF": 133.4},
-        }
-    return None
+@page_at("/meter/0")
+def shelly_first(power_w, energy_j):
+    return {
+        "power": round(power_w, 2),
+        "overpower": 0.0,
+        "is_valid": True,
+        "timestamp": 1764432000,
+        "counters": [100.0, 100.0, 100.0],
+        "total": int(energy_j / 60),
+    }
 
 
-def shelly_three_phases(url, power_w, energy_j, _):
-    if url.path != "/rpc/Shelly.GetStatus":
-        return None
+@page_at("/rpc/Switch.GetStatus", "id=0")
+def shelly_second(power_w, energy_j):
+    return {
+        "id": 0,
+        "source": "HTTP",
+        "output": True,
+        "apower": round(power_w, 1),
+        "voltage": 231.7,
+        "current": 0.55,
+        "aenergy": {
+            "total": round(energy_j / 3600, 3),
+            "by_minute": [1666.7, 1666.7, 1666.7],
+            "minute_ts": 1764432000,
+        },
+        "temperature": {"tC": 56.3, "tF": 133.4},
+    }
+
+
+@page_at("/rpc/Shelly.GetStatus")
+def shelly_three_phases(power_w, energy_j):
     counted = {"total_act": round(energy_j / 3600, 3), "total_act_ret": 0.0}
     return {"em:0": {"id": 0, "total_act_power": power_w}, "emdata:0": {"id": 0} | counted}
 
 
-def shelly_single_phase(url, power_w, energy_j, _):
-    if url.path != "/rpc/Shelly.GetStatus":
-        return None
+@page_at("/rpc/Shelly.GetStatus")
+def shelly_single_phase(power_w, energy_j):
     counted = {"id": 0, "total_act_energy": round(energy_j / 3600, 3)}
     return {"em1:0": {"id": 0, "act_power": power_w}, "em1data:0": counted}
 
 
-def shelly_clamps(url, power_w, energy_j, _):
-    if url.path != "/status":
-        return None
+@page_at("/status")
+def shelly_clamps(power_w, energy_j):
     phase = {"power": power_w / 3, "is_valid": True, "total": round(energy_j / 3 / 3600, 1)}
     return {"relays": [{"ison": False}], "emeters": [phase] * 3, "total_power": power_w}
 
@@ -336,56 +343,33 @@ def served(*arguments, certificate=None, **options):
         meter.server_close()
 
 
+def dcmi(least_w, most_w, mean_w, stamp, period, state="activated", end="\n\n"):
+    """What ``ipmitool dcmi power reading`` prints, except for the power."""
+    return f"""
+    Instantaneous power reading:                   {{power:3d}} Watts
+    Minimum during sampling period:                {least_w:3d} Watts
+    Maximum during sampling period:                {most_w:3d} Watts
+    Average power reading over sample period:      {mean_w:3d} Watts
+    IPMI timestamp:                           {stamp}
+    Sampling period:                          {period}
+    Power reading state is:                   {state}{end}"""
+
+
+EPOCH = "Thu Jan  1 00:00:00 1970"
 DCMI = {  # From the issue trackers of those who asked.
-    "supermicro": """
-    Instantaneous power reading:                   {power:d} Watts
-    Minimum during sampling period:                162 Watts
-    Maximum during sampling period:                276 Watts
-    Average power reading over sample period:      176 Watts
-    IPMI timestamp:                           Wed Feb 15 12:49:51 2017
-    Sampling period:                          01131466 Seconds.
-    Power reading state is:                   activated
-
-""",  # github.com/lovoo/ipmi_exporter/issues/18
-    "one second": """
-    Instantaneous power reading:                   {power:d} Watts
-    Minimum during sampling period:                 68 Watts
-    Maximum during sampling period:                504 Watts
-    Average power reading over sample period:      348 Watts
-    IPMI timestamp:                           Thu Feb 15 08:36:01 2024
-    Sampling period:                          00000001 Seconds.
-    Power reading state is:                   activated
-
-""",  # As exporters of ipmitool's readings have it in their tests.
-    "openbmc": """
-    Instantaneous power reading:                   {power:d} Watts
-    Minimum during sampling period:                319 Watts
-    Maximum during sampling period:                319 Watts
-    Average power reading over sample period:      319 Watts
-    IPMI timestamp:                           Thu Jan  1 00:00:00 1970
-    Sampling period:                          00000000 Seconds.
-    Power reading state is:                   deactivated
-
-""",  # github.com/openbmc/openbmc/issues/3257
-    "windows": """
-    Instantaneous power reading:                   {power:d} Watts
-    Minimum during sampling period:                129 Watts
-    Maximum during sampling period:                386 Watts
-    Average power reading over sample period:      198 Watts
-    IPMI timestamp:                           07/26/26 16:57:12 CDT    Sampling period:        """
-    """                  00898033 Seconds.
-    Power reading state is:                   activated
-""",  # github.com/ateodorescu/home-assistant-addons/issues/38
+    # github.com/lovoo/ipmi_exporter/issues/18
+    "supermicro": dcmi(162, 276, 176, "Wed Feb 15 12:49:51 2017", "01131466 Seconds."),
+    # As exporters of ipmitool's readings have it in their tests.
+    "one second": dcmi(68, 504, 348, "Thu Feb 15 08:36:01 2024", "00000001 Seconds."),
+    # github.com/openbmc/openbmc/issues/3257
+    "openbmc": dcmi(319, 319, 319, EPOCH, "00000000 Seconds.", "deactivated"),
+    # github.com/ateodorescu/home-assistant-addons/issues/38
+    "windows": dcmi(129, 386, 198, "07/26/26 16:57:12 CDT", "00898033 Seconds.", end="\n").replace(
+        "CDT\n    Sampling period:        ", "CDT    Sampling period:        "
+    ),
 }
-NO_DCMI = """
-    Instantaneous power reading:                     0 Watts
-    Minimum during sampling period:                  0 Watts
-    Maximum during sampling period:                  0 Watts
-    Average power reading over sample period:        0 Watts
-    IPMI timestamp:                           Thu Jan  1 00:00:00 1970
-    Sampling period:                          00000000 Seconds.
-    Power reading state is:                   deactivated
-"""  # github.com/openbmc/phosphor-host-ipmid/issues/167
+# github.com/openbmc/phosphor-host-ipmid/issues/167
+NO_DCMI = dcmi(0, 0, 0, EPOCH, "00000000 Seconds.", "deactivated", end="\n").format(power=0)
 
 
 def write_ipmitool(directory, text, status=0, error=""):

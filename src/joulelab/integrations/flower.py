@@ -288,47 +288,43 @@ def read_energy(
 
 
 class _Use(NamedTuple):
-    """A client's span."""
+    """A client's span: what it exchanged, and when it computed within the window."""
 
-    client: str
-    round: int
+    row: ClientRound
     start_ns: int
     stop_ns: int
     cpu_share: float  # CPU time over time; NaN if it is not known yet.
 
 
-class _Piece(NamedTuple):
-    """A part of a host's energy: what it was used for, by which client, in which round."""
-
-    part: str
-    client: str
-    round: int
-    energy_j: float
+_Purpose = tuple[str, str, int]
+"""What a part of a host's energy was used for, by which client, in which round."""
 
 
 def _add_up(recordings: Sequence[HostRecording], window: Window | None = None) -> FederatedEnergy:
-    sums: dict[tuple[str, str, int], float] = defaultdict(float)
-    rows: dict[tuple[str, int], ClientRound] = {}
+    sums: dict[_Purpose, float] = defaultdict(float)
+    exchanged: list[ClientRound] = []
     totals: dict[str, Energy] = {}
     notes: dict[str, None] = {}
     for index, one in enumerate(recordings):
         whole = window or one.whole
         spans = list(_within(one.trace, whole))
-        for row in map(_exchanged, filter(_is_of_client, spans)):
-            key = row.client, row.round
-            rows[key] = rows[key] + row if key in rows else row
-        for piece in _divide(one.estimator, spans, whole, notes):
-            sums[piece[:3]] += piece.energy_j
+        uses = [
+            _use(span, whole) for span in spans if {"client", "round"} <= span.attributes.keys()
+        ]
+        exchanged += [use.row for use in uses]
+        for purpose, energy_j in _divide(one.estimator, uses, _rounds(spans, whole), whole, notes):
+            sums[purpose] += energy_j
         host = one.host if one.host not in totals else f"{one.host}#{index}"
         totals[host] = one.estimator.total([whole])
         if math.isnan(totals[host].idle_j):
             notes[_NO_IDLE] = None
-    if not rows:
+    if not exchanged:
         raise UserError(
             "no client of Flower was recorded",
             why="no span has a client and a round",
             hint="use ClientApp(mods=[flower.energy_mod]) and run it with `joulelab run`",
         )
+    rows = _grouped(exchanged, lambda one: (one.client, one.round))
     total = sum_hosts(totals, ()) if len(totals) > 1 else next(iter(totals.values()))
     clients = [
         replace(
@@ -364,10 +360,6 @@ def _natural_order(key: tuple[str, int]) -> tuple[int, str, int]:
     return (int(client) if client.isdecimal() else -1, client, number)
 
 
-def _is_of_client(span: TraceSpan) -> bool:
-    return "client" in span.attributes and "round" in span.attributes
-
-
 def _within(trace: Trace, whole: Window) -> SpanColumns:
     """Select the spans that overlap a window, open ones included."""
     columns = SpanColumns.of(trace.spans)
@@ -376,43 +368,25 @@ def _within(trace: Trace, whole: Window) -> SpanColumns:
     return columns.where(is_late & (start_ns <= whole.stop_ns))
 
 
-def _exchanged(span: TraceSpan) -> ClientRound:
+def _use(span: TraceSpan, whole: Window) -> _Use:
     given = span.attributes
-    stop_ns = span.start_ns if span.stop_ns is None else span.stop_ns
-    return ClientRound(
+    length_ns = 0 if span.stop_ns is None else span.stop_ns - span.start_ns
+    row = ClientRound(
         client=str(given["client"]),
         round=int(given["round"]),
-        duration_s=(stop_ns - span.start_ns) * 1e-9,
+        duration_s=length_ns * 1e-9,
         examples=given.get("examples", 0),
         sent_bytes=given.get("sent_bytes", 0),
         received_bytes=given.get("received_bytes", 0),
     )
-
-
-def _use(span: TraceSpan, whole: Window) -> _Use:
     stop_ns = whole.stop_ns if span.stop_ns is None else min(span.stop_ns, whole.stop_ns)
-    start_ns = max(span.start_ns, whole.start_ns)
-    cpu_share = math.nan
-    if span.stop_ns is not None and span.stop_ns > span.start_ns:
-        cpu_share = span.attributes.get("cpu_s", math.nan) / (span.stop_ns - span.start_ns)
-    given = span.attributes
-    return _Use(str(given["client"]), int(given["round"]), start_ns, stop_ns, cpu_share)
+    cpu_share = given.get("cpu_s", math.nan) / length_ns if length_ns > 0 else math.nan
+    return _Use(row, max(span.start_ns, whole.start_ns), stop_ns, cpu_share)
 
 
-def _divide(
-    estimator: EnergyEstimator,
-    spans: Sequence[TraceSpan],
-    whole: Window,
-    notes: dict[str, None],
-) -> Iterator[_Piece]:
-    """Divide the energy of a host at the edges of its spans, so that the parts add up to it.
-
-    While clients compute, idle energy is divided evenly among the clients of the round, and the
-    rest among those that compute. Of the time in which none does, the server has what is in a
-    round on its host; elsewhere the clients of the host were waiting.
-    """
-    uses = [_use(span, whole) for span in spans if _is_of_client(span)]
-    rounds = {
+def _rounds(spans: Iterable[TraceSpan], whole: Window) -> dict[int, tuple[int, int]]:
+    """Return the number and the end of each round of the server, by its start."""
+    return {
         max(span.start_ns, whole.start_ns): (
             int(span.attributes["round"]),
             min(span.stop_ns or whole.stop_ns, whole.stop_ns),
@@ -420,10 +394,25 @@ def _divide(
         for span in spans
         if span.name == ROUND_SPAN and "client_j" in span.attributes
     }
+
+
+def _divide(
+    estimator: EnergyEstimator,
+    uses: Sequence[_Use],
+    rounds: Mapping[int, tuple[int, int]],
+    whole: Window,
+    notes: dict[str, None],
+) -> Iterator[tuple[_Purpose, float]]:
+    """Divide the energy of a host at the edges of its spans, so that the parts add up to it.
+
+    While clients compute, idle energy is divided evenly among the clients of the round, and the
+    rest among those that compute. Of the time in which none does, the server has what is in a
+    round on its host; elsewhere the clients of the host were waiting.
+    """
     members: dict[int, set[str]] = defaultdict(set)
     starts: dict[int, list[_Use]] = defaultdict(list)
     for use in uses:
-        members[use.round].add(use.client)
+        members[use.row.round].add(use.row.client)
         starts[use.start_ns].append(use)
     last_ns = max((use.stop_ns for use in uses), default=whole.start_ns)
     ends_ns = [end for use in uses for end in (use.start_ns, use.stop_ns)]
@@ -435,28 +424,28 @@ def _divide(
     for window, energy in zip(windows, estimator.energies(windows), strict=True):
         active += starts[window.start_ns]
         active = [one for one in active if one.stop_ns > window.start_ns]
-        latest = active[-1].round if active else latest
+        latest = active[-1].row.round if active else latest
         if len(active) > 1:
             notes[_DIVIDED] = None
         number, round_stop_ns = rounds.get(window.start_ns, (number, round_stop_ns))
         for part in energy.components.values():
             fraction = part.share.fraction if part.share else 1.0
             job_j = fraction * part.gross_j
-            yield _Piece("others", "", 0, part.gross_j - job_j)
+            yield ("others", "", 0), part.gross_j - job_j
             if active:
                 yield from _of_clients(active, members, part, fraction)
             elif window.start_ns < round_stop_ns:
-                yield _Piece("server", "", number, job_j)
+                yield ("server", "", number), job_j
             elif latest and not rounds and window.stop_ns <= last_ns:
                 for client in members[latest]:
-                    yield _Piece("waiting", client, latest, job_j / len(members[latest]))
+                    yield ("waiting", client, latest), job_j / len(members[latest])
             else:
-                yield _Piece("outside", "", 0, job_j)
+                yield ("outside", "", 0), job_j
 
 
 def _of_clients(
     active: Sequence[_Use], members: Mapping[int, set[str]], part: ComponentEnergy, fraction: float
-) -> Iterator[_Piece]:
+) -> Iterator[tuple[_Purpose, float]]:
     """Divide the job's fraction of a component's energy while clients compute."""
     job_j = fraction * part.gross_j
     idle_j = 0.0 if math.isnan(part.idle_j) else min(fraction * part.idle_j, job_j)
@@ -465,12 +454,13 @@ def _of_clients(
         shares = [1.0] * len(active)
     for one, share in zip(active, shares, strict=True):
         own_j = (job_j - idle_j) * share / math.fsum(shares)
-        yield _Piece("computation", one.client, one.round, own_j)
-    computing = {(one.client, one.round) for one in active}
-    present = computing | {(client, active[-1].round) for client in members[active[-1].round]}
+        yield ("computation", one.row.client, one.row.round), own_j
+    computing = {(one.row.client, one.row.round) for one in active}
+    latest = active[-1].row.round
+    present = computing | {(client, latest) for client in members[latest]}
     for key in present:
         kind = "computation" if key in computing else "waiting"
-        yield _Piece(kind, *key, idle_j / len(present))
+        yield (kind, *key), idle_j / len(present)
 
 
 def _grouped(
