@@ -16,5 +16,8 @@ def sums_around(values: Floats | Bools, before: int, after: int) -> Floats:
         >>> sums_around(np.array([1.0, 2, 4, 8]), 1, 2).tolist()
         [3.0, 7.0, 14.0, 12.0]
     """
-    running = np.pad(np.append(0, np.cumsum(values)), (before, after), mode="edge")
-    return np.asarray(running[before + after :][: values.size] - running[: values.size])
+    n = values.size
+    running = np.zeros(before + 1 + n + after, np.result_type(values, np.intp))
+    np.cumsum(values, out=running[before + 1 :][:n])
+    running[before + 1 + n :] = running[before + n]
+    return np.asarray(running[before + after :][:n] - running[:n])

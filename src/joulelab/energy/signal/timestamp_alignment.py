@@ -97,9 +97,9 @@ def power_intervals(
     half = np.where(gap_after, spacing / 2, apart / 2)
     stops = middle[:-1] + half
     starts = middle[1:] - half
-    first = np.searchsorted(change, middle[:-1], side="right")
-    once = (np.searchsorted(change, middle[1:], side="left") - first == 1) & ~gap_after
-    if once.any():
+    if change.size:
+        first = np.searchsorted(change, middle[:-1], side="right")
+        once = (np.searchsorted(change, middle[1:], side="left") - first == 1) & ~gap_after
         stops[once] = starts[once] = change[first[once]]
     starts = np.concatenate(([middle[0] - spacing / 2], starts))
     stops = np.concatenate((stops, [middle[-1] + spacing / 2]))
@@ -166,7 +166,9 @@ def regular_times(t: Floats, period_s: float) -> tuple[Floats, float]:
         autocovariance = float((left[1:] * left[:-1]).mean())
         if jitter_s == 0 or autocovariance < MAX_AUTOCORRELATION * jitter_s**2:
             times = np.maximum.accumulate(expected + smooth)
-            used = min(2 * reach + 1, float(np.median(after - first)))
+            used = float(2 * reach + 1)
+            if (after - first).min() < used:
+                used = min(used, float(np.median(after - first)))
             return times, jitter_s / math.sqrt(used)
     return t, 0.0
 
@@ -254,14 +256,18 @@ class _Neighbours(NamedTuple):
     def lines(self, off: Floats) -> Floats:
         """Fit a least-squares line to the neighbours of each reading; return its value there."""
         origin = off[self.first]
-        own = off - origin
-        total = _sums_between(own, self.low, self.high)
+        # Two running sums take as long as one if they are those of complex numbers.
+        running = np.zeros(off.size + 1, np.complex128)
+        running.real[1:] = off - origin
+        running.imag[1:] = (np.arange(off.size) - self.first) * running.real[1:]
+        running = np.cumsum(running)
+        total = running.real[self.high] - running.real[self.low]
         line = origin + total / (self.high - self.low)
         # A line in the middle of its readings is their mean.
         at = self.uneven
         first, low, high = self.first[at], self.low[at], self.high[at]
         count, middle = high - low, (low + high - 1) / 2
-        moment = _sums_between((np.arange(own.size) - self.first) * own, low, high)
+        moment = running.imag[high] - running.imag[low]
         spread = count * (count**2 - 1.0) / 12
         line[at] += (moment - (middle - first) * total[at]) / spread * (at - middle)
         return np.asarray(line)
@@ -280,12 +286,6 @@ def _parts(first: Indices, after: Indices, reach: int) -> list[_Neighbours]:
 
 def _local_lines(off: Floats, parts: list[_Neighbours]) -> Floats:
     return np.concatenate([part.lines(off[part.some]) for part in parts])
-
-
-def _sums_between(values: Floats, low: Indices, high: Indices) -> Floats:
-    """Return the sums of the values at positions from ``low`` to before ``high``."""
-    running = np.append(0.0, np.cumsum(values))
-    return np.asarray(running[high] - running[low])
 
 
 def timestamp_latency(

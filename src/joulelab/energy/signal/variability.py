@@ -274,8 +274,8 @@ def interval_variogram(edges_s: Floats, power_w: Floats, usable: Bools) -> Vario
     length_s = np.diff(edges_s)
     energy_j = np.append(0.0, np.cumsum(length_s * power_w))
     unusable = np.append(0, np.cumsum(~usable))
-    deviations_j = (_interval_deviation_j(edges_s, energy_j, unusable, reach) for reach in (1, 2))
-    return _fit(*deviations_j, float(np.median(length_s)), 1)
+    single, double = (_interval_deviations(edges_s, energy_j, unusable, reach) for reach in (1, 2))
+    return _fit(single, double, float(np.median(length_s)), 1)
 
 
 def window_variogram(
@@ -284,34 +284,51 @@ def window_variogram(
     """Estimate the variogram around means over overlapping windows, ``each_s`` apart."""
     apart = max(1, round(window_s / each_s))  # Windows this far apart do not overlap.
     known_w = np.where(usable, power_w, np.nan)
-    single_j, double_j = (
-        _window_deviation_j(middle_s, known_w, window_s, each_s, [k * apart for k in range(count)])
+    every = max(1, apart // SAMPLES_PER_WINDOW)
+    single, double = (
+        _Deviations.of(
+            _window_deviation_j(
+                middle_s, known_w, window_s, each_s, [k * apart for k in range(count)]
+            )[::every]
+        )
         for count in (2, 4)
     )
-    every = max(1, apart // SAMPLES_PER_WINDOW)
-    law = _fit(single_j[::every], double_j[::every], window_s, apart // every)
+    law = _fit(single, double, window_s, apart // every)
     return law.at(np.arange(power_w.size) // every)
 
 
-def _interval_deviation_j(
+class _Deviations(NamedTuple):
+    """How far energy at some points is from straight lines between others."""
+
+    root: Floats  # Square root of its amount, 0 where it is unknown. Shape: (points,).
+    is_known: Bools
+
+    @classmethod
+    def of(cls, off_j: Floats) -> _Deviations:
+        """Take those that are not NaN."""
+        is_known = np.isfinite(off_j)
+        return cls(np.sqrt(np.abs(np.where(is_known, off_j, 0.0))), is_known)
+
+
+def _interval_deviations(
     edges_s: Floats, energy_j: Floats, unusable: Indices, reach: int
-) -> Floats:
+) -> _Deviations:
     """Return how far energy after each interval is from a line between those ``reach`` away.
 
     Energy and the number of unusable intervals are running sums at the edges.
     """
     count = edges_s.size - 1
-    off_j = np.full(count, np.nan)
-    if count < 2 * reach:
-        return off_j
-    first, middle, last = (slice(k * reach, count + 1 - (2 - k) * reach) for k in range(3))
+    found = _Deviations(np.zeros(count), np.zeros(count, dtype=bool))
+    middle = np.flatnonzero(unusable[2 * reach :] == unusable[: -2 * reach]) + reach
+    first, last = middle - reach, middle + reach
     before_s, after_s = edges_s[middle] - edges_s[first], edges_s[last] - edges_s[middle]
+    similar = np.maximum(before_s, after_s) < SIMILAR * np.minimum(before_s, after_s)
     share = before_s / (before_s + after_s)
     line_j = energy_j[first] + share * (energy_j[last] - energy_j[first])
-    similar = np.maximum(before_s, after_s) < SIMILAR * np.minimum(before_s, after_s)
-    known = (unusable[last] == unusable[first]) & similar
-    off_j[reach - 1 : count - reach] = np.where(known, energy_j[middle] - line_j, np.nan)
-    return off_j
+    at = middle[similar] - 1
+    found.root[at] = np.sqrt(np.abs(energy_j[middle] - line_j)[similar])
+    found.is_known[at] = True
+    return found
 
 
 def _window_deviation_j(
@@ -332,32 +349,30 @@ def _window_deviation_j(
     return off_j
 
 
-def _fit(single_j: Floats, double_j: Floats, length_s: float, each: int) -> Variogram:
+def _fit(single: _Deviations, double: _Deviations, length_s: float, each: int) -> Variogram:
     """Fit c and a to deviations of energy from lines over L and 2 L, with ``each`` points in L."""
-    single_j2, double_j2 = _pooled_variance_j2(single_j, each), _pooled_variance_j2(double_j, each)
+    single_j2, double_j2 = _pooled_variance_j2(single, each), _pooled_variance_j2(double, each)
     known = (single_j2 > 0) & np.isfinite(double_j2)
     ratio = np.divide(double_j2, single_j2, out=np.ones_like(single_j2), where=known)
     exponent = np.clip(np.log2(np.maximum(ratio, 1.0)), 0.0, MAX_EXPONENT)
     # The deviation is known at the middle of 2 L.
     middle_j2 = np.where(known, single_j2 * np.exp2(-exponent), 0.0)
-    return Variogram(middle_j2, exponent, np.full(single_j.size, length_s))
+    return Variogram(middle_j2, exponent, np.full(single_j2.size, length_s))
 
 
-def _pooled_variance_j2(off_j: Floats, each: int) -> Floats:
+def _pooled_variance_j2(off: _Deviations, each: int) -> Floats:
     """Return the variance of the known deviations around each point, or of all if too few are.
 
     Rare steps count for little: (mean |x|^(1/2))^4 / (0.457 + 0.494 / N), N the number of x
     (Cressie and Hawkins, *Robust estimation of the variogram I*, Math. Geol. 12, 1980). NaN where
     too few are known at all. J².
     """
-    known = np.isfinite(off_j)
-    root = np.sqrt(np.abs(np.where(known, off_j, 0.0)))
     reach = POOL * each // 2
-    count, total = (sums_around(values, reach, reach) for values in (known, root))
+    count, total = (sums_around(values, reach, reach) for values in (off.is_known, off.root))
     few = count < MIN_POOL * each
     if few.any():
-        count = np.where(few, np.count_nonzero(known), count)
-        total = np.where(few, root.sum(), total)
+        count = np.where(few, np.count_nonzero(off.is_known), count)
+        total = np.where(few, off.root.sum(), total)
     at_least_one = np.maximum(count, 1.0)
     mean = np.maximum(total, 0.0) / at_least_one
     variance_j2 = np.square(np.square(mean)) / (0.457 + 0.494 / at_least_one)
