@@ -27,7 +27,7 @@ from joulelab.energy.signal import (
     observed,
     without_glitches,
 )
-from joulelab.energy.signal.span_energies import SpanEnergies, span_energies
+from joulelab.energy.signal.span_energies import SpanEnergies, SpanTimes, span_energies
 from joulelab.format import percent
 from joulelab.recording.span_columns import SpanColumns, Windows
 from joulelab.recording.trace import Readings, Trace
@@ -206,24 +206,21 @@ class EnergyEstimator:
         for name, refused in self._refused.items():
             reasons[name] = "; ".join(one.text.removeprefix(f"{name}: ") for one in refused)
         reasons |= self._left_out
-        on_host_s = windows.seconds("host")
+        on_host = SpanTimes(windows.seconds("host"))
         for component in sorted(self._sources):
-            spans = self._spans_of(component, windows, on_host_s, reasons)
+            on_device = component.startswith("gpu") and windows.device is not None
+            times = on_host
+            if on_device:
+                times = SpanTimes(windows.seconds(component), windows.device_uncertainty_s)
+            spans = self._spans_of(component, times, reasons)
             if spans is not None:
                 yield spans
             # Not while the next component is read.
             del spans
 
-    def _spans_of(
-        self, component: str, windows: Windows, on_host_s: Floats, reasons: dict[str, str]
-    ) -> _Spans | None:
-        times_s, off_s = on_host_s, None
-        if windows.device is not None:
-            times_s = windows.seconds(component)
-        if component.startswith("gpu"):
-            off_s = windows.device_uncertainty_s
+    def _spans_of(self, component: str, times: SpanTimes, reasons: dict[str, str]) -> _Spans | None:
         curve_of = functools.partial(self._curve, component)
-        found = span_energies(self._sources[component], curve_of, times_s, off_s)
+        found = span_energies(self._sources[component], curve_of, times)
         if found is None:
             reasons[component] = self._failures.get(component) or reason_for_absence(
                 self._trace, self._incidents, component
@@ -232,12 +229,12 @@ class EnergyEstimator:
         # One source was absent, but another gave readings.
         reasons.pop(component, None)
         reasons.pop(component.partition(":")[0], None)
-        if not len(windows):
+        if not len(times):
             return None
         curve, energies = found
-        shares = self._attribution.shares(component, times_s)
+        shares = self._attribution.shares(component, times.times_s)
         incidents = [*self._refused.get(component, ()), *curve.incidents]
-        return _Spans(curve.channel, times_s, energies, shares, incidents)
+        return _Spans(curve.channel, times.times_s, energies, shares, incidents)
 
     def _component(self, spans: _Spans) -> ComponentEnergy:
         """Add up: gain, offset and baseline are one error in all spans, edges are independent."""
@@ -346,12 +343,11 @@ def _change_points(
     """Return the edges of a trace's spans on the host, and on the GPU."""
     spans = SpanColumns.of(trace.spans)
     further_s = np.asarray(further_ns, dtype=np.float64) * 1e-9
-    # The stop of an open span is NaN.
-    open_s = np.where(spans.is_finished, 0.0, math.nan)
+    is_open = ~spans.is_finished
 
     def points(component: str) -> ChangePoints:
         edges_s = spans.windows.seconds(component)
-        edges_s[:, 1] += open_s
+        edges_s[is_open, 1] = math.nan
         return ChangePoints.of_spans(spans.names, spans.spans["name"], edges_s, further_s)
 
     on_host = points("host")

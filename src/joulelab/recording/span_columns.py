@@ -19,6 +19,7 @@ ROWS_PER_BLOCK = 1024
 FEW_SPANS, MANY_SPANS = 1 << 10, 1 << 20
 """Room is made for this many spans at first, and then each time. It is memory when it is used."""
 _ITERATED = 4096
+_S_PER_NS = 1e-9
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Windows(Sequence[Window]):
     @property
     def duration_s(self) -> Floats:
         """Length of each on the host's clock."""
-        return _seconds(self.stop_ns - self.start_ns)
+        return (self.stop_ns - self.start_ns) * _S_PER_NS
 
     def on_device_ns(self) -> Integers:
         """Return starts and stops on the GPU, or the host's. Shape: (windows, 2)."""
@@ -88,22 +89,22 @@ class Windows(Sequence[Window]):
     def seconds(self, component: str) -> Floats:
         """Return starts and stops on the clock that a component works by. Shape: (windows, 2)."""
         if component.startswith("gpu"):
-            return _seconds(self.on_device_ns())
-        return _seconds(np.column_stack((self.start_ns, self.stop_ns)))
+            return _seconds(*self.on_device_ns().T)
+        return _seconds(self.start_ns, self.stop_ns)
 
     def whole_s(self) -> Floats:
         """Return the host's starts and the ends of the last work. Shape: (windows, 2)."""
         stop_ns = self.stop_ns
         if self.device is not None:
             stop_ns = np.maximum(stop_ns, self.device[:, 1])
-        return _seconds(np.column_stack((self.start_ns, stop_ns)))
+        return _seconds(self.start_ns, stop_ns)
 
     @property
     def device_uncertainty_s(self) -> Floats | None:
         """Standard uncertainty of the times on the GPU; ``None`` if it is zero for all."""
         if self.device is None:
             return None
-        return _seconds(np.where(self.device[:, 0] == NONE, 0, self.device[:, 2]))
+        return np.where(self.device[:, 0] == NONE, 0, self.device[:, 2]) * _S_PER_NS
 
     @property
     def latest_ns(self) -> int:
@@ -112,8 +113,11 @@ class Windows(Sequence[Window]):
         return latest_ns if self.device is None else max(latest_ns, int(self.device[:, 1].max()))
 
 
-def _seconds(times_ns: Integers) -> Floats:
-    return np.asarray(times_ns * 1e-9, dtype=np.float64)
+def _seconds(start_ns: Integers, stop_ns: Integers) -> Floats:
+    times_s = np.empty((len(start_ns), 2))
+    np.multiply(start_ns, _S_PER_NS, out=times_s[:, 0])
+    np.multiply(stop_ns, _S_PER_NS, out=times_s[:, 1])
+    return times_s
 
 
 def _device(window: Window) -> tuple[int, int, int]:

@@ -42,8 +42,9 @@ class ChangePoints:
     def at(cls, times_s: Floats) -> ChangePoints:
         """Create change points without knowledge of what changed."""
         time_s = np.sort(times_s, kind="stable")
-        time_s = time_s[_is_new(time_s)]
-        state = np.zeros(time_s.size + 1, dtype=np.intp)
+        is_new = _is_new(time_s)
+        time_s = time_s if is_new.all() else time_s[is_new]
+        state = np.broadcast_to(np.intp(0), time_s.size + 1)
         return cls(time_s, state, show_parts=time_s.size < MANY_POINTS)
 
     @classmethod
@@ -67,10 +68,11 @@ class ChangePoints:
         """
         # Spans are in order, so that few of their starts and of their stops are not.
         edges = np.concatenate((*edges_s.T, further_s))
-        at = np.flatnonzero(np.isfinite(edges))
+        is_known = np.isfinite(edges)
         used = sorted(np.flatnonzero(np.bincount(codes)).tolist(), key=lambda code: names[code])
         if len(used) > MAX_STATES:
-            return cls.at(edges[at])
+            return cls.at(edges if is_known.all() else edges[is_known])
+        at = np.flatnonzero(is_known)
         at = at[np.argsort(edges[at], kind="stable")]
         edges = edges[at]
         is_new = _is_new(edges)

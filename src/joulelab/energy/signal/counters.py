@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from joulelab.arrays import Bools, Floats, Indices
+from joulelab.arrays import Bools, Floats, Indices, Integers
 from joulelab.energy.signal.implausible_power import MAX_LATENCY_S
 from joulelab.energy.signal.polled_meters import SLOW_S, observed
 from joulelab.energy.signal.timestamp_alignment import (
@@ -103,7 +103,9 @@ def counter_intervals(
 
 def unread(apart_s: Floats, spacing: float) -> Bools:
     """Find where a counter was not read for much longer than is usual."""
-    usual_s = max(spacing, float(np.median(apart_s))) if apart_s.size else spacing
+    if apart_s.max(initial=0.0) <= GAP_FACTOR * spacing:
+        return np.zeros(apart_s.size, dtype=bool)
+    usual_s = max(spacing, float(np.median(apart_s)))
     return np.asarray(apart_s > GAP_FACTOR * usual_s)
 
 
@@ -149,9 +151,10 @@ class CounterSteps(NamedTuple):
 def counter_steps(channel: Channel, t_s: Floats, value: Floats, spacing: float) -> CounterSteps:
     """Return what a counter counted between readings that are usually ``spacing`` seconds apart."""
     energy, length = np.diff(value), np.diff(t_s)
-    if is_faultless(channel, length, energy, spacing):
-        return CounterSteps(energy, *[np.zeros(energy.size, dtype=bool)] * 7)
     fell = energy < 0
+    unwrapped = energy if channel.wrap is None else np.where(fell, energy + channel.wrap, energy)
+    if is_faultless(channel, length, unwrapped, spacing, 1.0):
+        return CounterSteps(unwrapped, fell, *[np.zeros(energy.size, dtype=bool)] * 6)
     # It may not have shown what it counted since it last changed.
     changed = np.where(energy != 0, np.arange(1, energy.size + 1), 0)
     since = np.maximum.accumulate(np.concatenate(([0], changed)))[:-1]
@@ -160,9 +163,9 @@ def counter_steps(channel: Channel, t_s: Floats, value: Floats, spacing: float) 
     if channel.wrap is None:
         wrapped = unread = np.zeros(energy.size, dtype=bool)
     else:
-        wrapped = fell & (energy + channel.wrap >= 0) & (energy + channel.wrap <= most)
+        wrapped = fell & (unwrapped >= 0) & (unwrapped <= most)
         unread = (length > GAP_FACTOR * spacing) & (MAX_SUSTAINED_W * length >= channel.wrap)
-        energy = np.where(wrapped, energy + channel.wrap, energy)
+        energy = np.where(wrapped, unwrapped, energy)
     stuck, caught_up = _stuck(channel, energy, length)
     reset, jumped = fell & ~wrapped, energy > most
     astray = _astray(channel, t_s, value, np.flatnonzero(reset | jumped))
@@ -193,11 +196,17 @@ def _astray(channel: Channel, t_s: Floats, value: Floats, broken: Indices) -> Bo
     return astray
 
 
-def is_faultless(channel: Channel, length: Floats, energy: Floats, spacing: float) -> bool:
+def is_faultless(
+    channel: Channel,
+    length: Floats | Integers,
+    energy: Floats,
+    spacing: float,
+    unit_s: float = 1e-9,
+) -> bool:
     """Report whether a counter plainly rose, from times and energies between its readings."""
     if energy.size == 0:
         return True
-    in_time = channel.wrap is None or float(length.max()) <= GAP_FACTOR * spacing
+    in_time = channel.wrap is None or float(length.max()) * unit_s <= GAP_FACTOR * spacing
     # No step may count less: see :func:`_late_s`.
     rises = float(energy.min()) > 0 and float(energy.max()) <= max_power_w(channel) * spacing
     return rises and in_time and float(length.min()) > 0
@@ -250,7 +259,7 @@ def _faults_in_block(
 ) -> list[tuple[float, float, str]]:
     t_ns = np.ascontiguousarray(readings.t_ns[first : first + READINGS_PER_BLOCK + 1])
     value = np.ascontiguousarray(readings.value[first : first + READINGS_PER_BLOCK + 1])
-    if is_faultless(channel, np.diff(t_ns) * 1e-9, np.diff(value), spacing):
+    if is_faultless(channel, np.diff(t_ns), np.diff(value), spacing):
         return []
     use = np.isfinite(value) & (np.diff(t_ns, prepend=t_ns[0] - 1) > 0)
     t_s = np.asarray(t_ns[use] * 1e-9, dtype=np.float64)

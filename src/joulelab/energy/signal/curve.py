@@ -205,12 +205,14 @@ class EnergyCurve:
     def _end(self, t: Floats) -> End:
         """Collect what is around some times."""
         piece = self._piece(t)
+        from_s = self.time_s[piece]
         begin_s, length_s = self.interval_start_s[piece], self.interval_length_s[piece]
         power_w = self.power_w[piece]
-        before_w = self.power_w[np.maximum(piece - (self.time_s[piece] == t), 0)]
+        before_w = self.power_w[np.maximum(piece - (from_s == t), 0)]
         return End(
             t,
             piece,
+            from_s,
             begin_s,
             length_s,
             share=np.clip((t - begin_s) / length_s, 0.0, 1.0),
@@ -229,19 +231,17 @@ class EnergyCurve:
         if not self.variance_j2[-1]:
             return np.zeros_like(start.t)
         i, j = start.piece, stop.piece
-        after, length = self.variance_j2[i + 1], self.time_s[i + 1] - self.time_s[i]
-        own = after - self.variance_j2[i]
-        within = np.clip((stop.t - start.t) / length, 0.0, 1.0)
-        variance = own * within**2
-        apart = np.flatnonzero(i != j)
-        i, j = i[apart], j[apart]
-        first = np.clip((self.time_s[i + 1] - start.t[apart]) / length[apart], 0.0, 1.0)
-        last_s = self.time_s[j + 1] - self.time_s[j]
-        last = np.clip((stop.t[apart] - self.time_s[j]) / last_s, 0.0, 1.0)
-        last_j2 = self.variance_j2[j + 1] - self.variance_j2[j]
-        between = np.maximum(self.variance_j2[j] - after[apart], 0.0)
-        variance[apart] = own[apart] * first**2 + between + last_j2 * last**2
-        return variance
+        until_s, after_j2, before_j2 = (
+            self.time_s[i + 1], self.variance_j2[i + 1], self.variance_j2[j],
+        )  # fmt: skip
+        own_s, own_j2 = until_s - start.from_s, after_j2 - self.variance_j2[i]
+        last_s, last_j2 = self.time_s[j + 1] - stop.from_s, self.variance_j2[j + 1] - before_j2
+        first = np.clip((until_s - start.t) / own_s, 0.0, 1.0)
+        last = np.clip((stop.t - stop.from_s) / last_s, 0.0, 1.0)
+        between = np.maximum(before_j2 - after_j2, 0.0)
+        apart = own_j2 * first**2 + between + last_j2 * last**2
+        within = own_j2 * np.clip((stop.t - start.t) / own_s, 0.0, 1.0) ** 2
+        return np.where(i == j, within, apart)
 
     def _edge_variance(self, end: End) -> Floats:
         """A step of the piece's spread, anywhere in its interval, moves this much past t."""
@@ -370,6 +370,7 @@ class End(NamedTuple):
 
     t: Floats
     piece: Pieces
+    from_s: Floats  # Start of the piece.
     begin_s: Floats  # Start of the interval that the piece belongs to.
     length_s: Floats  # Length of that interval.
     share: Floats  # Share of that interval which is before ``t``.

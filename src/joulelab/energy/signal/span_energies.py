@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -41,69 +42,91 @@ class SpanEnergies(NamedTuple):
             column[at] = values
 
 
+class SpanTimes:
+    """Starts and stops of spans.
+
+    Args:
+        times_s: Shape: (spans, 2).
+        off_s: Standard uncertainty of the clock of these times. Shape: (spans,).
+    """
+
+    def __init__(self, times_s: Floats, off_s: Floats | None = None) -> None:
+        self.times_s, self.off_s = times_s, off_s
+
+    def __len__(self) -> int:
+        return len(self.times_s)
+
+    @cached_property
+    def order(self) -> Indices:
+        """The order in which the spans begin."""
+        return np.argsort(self.times_s[:, 0], kind="stable")
+
+    def at(self, some: Indices) -> SpanTimes:
+        """Select spans."""
+        return SpanTimes(self.times_s[some], None if self.off_s is None else self.off_s[some])
+
+
 def span_energies(
     sources: Sequence[Source],
     curve_of: Callable[[Floats], ComponentCurve | None],
-    times_s: Floats,
-    clock_off_s: Floats | None = None,
+    spans: SpanTimes,
 ) -> tuple[ComponentCurve, SpanEnergies] | None:
     """Return the energies of spans and the curve of the recording; ``None`` without a curve.
 
     Args:
         sources: Of the component.
         curve_of: Returns the recording's curve, which is exact near these times.
-        times_s: Starts and stops. Shape: (spans, 2).
-        clock_off_s: Standard uncertainty of the clock of these times. Shape: (spans,).
+        spans: On the clock that the component works by.
     """
-    found = SpanEnergies.empty(len(times_s))
-    left = np.arange(len(times_s))
+    found = SpanEnergies.empty(len(spans))
+    left = np.arange(len(spans))
     if len(left) > MANY_SPANS and any(is_long(one.readings) for one in sources):
-        left = _read_in_parts(sources, times_s, clock_off_s, found)
-    curve = curve_of(times_s[left].reshape(-1))
+        left = _read_in_parts(sources, spans, found)
+    curve = curve_of(spans.times_s[left].reshape(-1))
     if curve is None:
         return None
     for first in range(0, left.size, SPANS_AT_A_TIME):
         some = left[first : first + SPANS_AT_A_TIME]
-        found.put(some, _read(curve, times_s[some], _some(clock_off_s, some)))
+        found.put(some, _read(curve, spans.at(some)))
     return curve, found
 
 
-def _read(curve: ComponentCurve, times_s: Floats, clock_off_s: Floats | None) -> SpanEnergies:
-    start_s, stop_s = np.ascontiguousarray(times_s.T)
+def _read(curve: ComponentCurve, spans: SpanTimes) -> SpanEnergies:
+    start_s, stop_s = np.ascontiguousarray(spans.times_s.T)
     energy_j, uncertainty_j, gap_s = curve.energy(start_s, stop_s)
-    if clock_off_s is not None and clock_off_s.any():
+    if spans.off_s is not None and spans.off_s.any():
         # Of the edges moved to either side, the one that changes more (GUM 5.1.3, note 2).
         early, here, late = (
             curve.curve.energy_between(start_s + off_s, stop_s + off_s)
-            for off_s in (-clock_off_s, 0.0, clock_off_s)
+            for off_s in (-spans.off_s, 0.0, spans.off_s)
         )
         clock_j = np.maximum(np.abs(early - here), np.abs(late - here))
         uncertainty_j = np.hypot(uncertainty_j, clock_j)
     return SpanEnergies(energy_j, uncertainty_j, gap_s, curve.unread_s(start_s, stop_s))
 
 
-def _read_in_parts(
-    sources: Sequence[Source], times_s: Floats, clock_off_s: Floats | None, found: SpanEnergies
-) -> Indices:
+def _read_in_parts(sources: Sequence[Source], spans: SpanTimes, found: SpanEnergies) -> Indices:
     """Read consecutive spans off the readings around them; return which spans are left."""
-    order = np.argsort(times_s[:, 0], kind="stable")
+    order = spans.order
     parts = [
         order[first : first + SPANS_AT_A_TIME] for first in range(0, order.size, SPANS_AT_A_TIME)
     ]
 
     def read(part: Indices) -> Indices:
-        first_s, last_s = times_s[part[[0, -1]], 0].tolist()
-        is_short: Bools = np.diff(times_s[part])[:, 0] <= last_s - first_s
+        times_s = spans.times_s[part]
+        first_s, last_s = times_s[[0, -1], 0].tolist()
+        is_short: Bools = times_s[:, 1] - times_s[:, 0] <= last_s - first_s
         own, left = part[is_short], part[~is_short]
-        stop_s = float(times_s[own, 1].max(initial=last_s))
+        short = spans.at(own)
+        stop_s = float(short.times_s[:, 1].max(initial=last_s))
         near = [_between(one, first_s, stop_s) for one in sources]
         try:
-            curve = energy_curve(near, times_s[own].reshape(-1))
+            curve = energy_curve(near, short.times_s.reshape(-1))
         except (ArithmeticError, ValueError):
             return part
         if curve is None or not curve.curve.time_s[0] <= first_s < stop_s <= curve.curve.time_s[-1]:
             return part
-        found.put(own, _read(curve, times_s[own], _some(clock_off_s, own)))
+        found.put(own, _read(curve, short))
         return left
 
     return np.asarray(np.concatenate(each(read, parts)))
@@ -121,7 +144,3 @@ def _between(source: Source, start_s: float, stop_s: float) -> Source:
     if near.t_ns.size:
         points = points.between(*(near.t_ns[[0, -1]] * 1e-9).tolist())
     return replace(source, readings=near, points=points)
-
-
-def _some(values: Floats | None, at: Indices) -> Floats | None:
-    return None if values is None else values[at]

@@ -51,7 +51,7 @@ class Thinned(NamedTuple):
     def near(self, times_s: Floats) -> Bools:
         """Report which of the times, given in order, lie outside the omitted stretches."""
         ends_ns = self.t_ns[np.stack((self.after, self.after + 1), axis=1).reshape(-1)]
-        ends = np.searchsorted(np.rint(times_s * 1e9).astype(np.int64), ends_ns, side="right")
+        ends = np.searchsorted(times_s, (ends_ns + 0.5) * 1e-9)
         is_kept = np.resize((True, False), ends.size + 1)
         return np.repeat(is_kept, np.diff(ends, prepend=0, append=times_s.size))
 
@@ -117,7 +117,7 @@ def _scan(
         finite = np.isfinite(value)
         special.append(np.flatnonzero(finite[1:] != finite[:-1]))
     if channel.quantity is Quantity.ENERGY:
-        if is_faultless(channel, apart * 1e-9, np.diff(value), apart_s):
+        if is_faultless(channel, apart, np.diff(value), apart_s):
             return first + np.concatenate(special), wraps, lost
         usable = np.diff(t_ns, prepend=t_ns[0] - 1) > 0
         at = np.flatnonzero(usable if finite is None else usable & finite)

@@ -243,6 +243,7 @@ class _Neighbours(NamedTuple):
     first: Indices  # Of the run. These and all other positions are those within the slice.
     low: Indices  # The first within reach.
     high: Indices  # After the last within reach.
+    into: Floats  # How many readings of the run are before.
     uneven: Indices  # Readings with fewer neighbours on one side than on the other.
 
     @classmethod
@@ -251,7 +252,8 @@ class _Neighbours(NamedTuple):
         index = np.arange(first.size)
         low, high = np.maximum(index - reach, first), np.minimum(index + reach + 1, after)
         is_uneven = (low + high != 2 * index + 1) & (high - low > MIN_GRID_READINGS)
-        return cls(some, first, low, high, np.flatnonzero(is_uneven))
+        into = (index - first).astype(np.float64)
+        return cls(some, first, low, high, into, np.flatnonzero(is_uneven))
 
     def lines(self, off: Floats) -> Floats:
         """Fit a least-squares line to the neighbours of each reading; return its value there."""
@@ -259,7 +261,7 @@ class _Neighbours(NamedTuple):
         # Two running sums take as long as one if they are those of complex numbers.
         running = np.zeros(off.size + 1, np.complex128)
         running.real[1:] = off - origin
-        running.imag[1:] = (np.arange(off.size) - self.first) * running.real[1:]
+        running.imag[1:] = self.into * running.real[1:]
         running = np.cumsum(running)
         total = running.real[self.high] - running.real[self.low]
         line = origin + total / (self.high - self.low)

@@ -202,16 +202,18 @@ def part_variance_j2(
     That of gaps is added for each span (:mod:`~joulelab.energy.signal.missing_readings`).
     """
     length = np.diff(parts.edges)
+    if channel.quantity is Quantity.ENERGY:
+        return np.zeros_like(length)
     unseen_s = np.where(found.gap[parts.interval], 0.0, blind_s(channel, interval_s))
     variance = (np.minimum(unseen_s, length) * spread * EDGE_SHAPE) ** 2
-    if channel.quantity is Quantity.ENERGY:
-        return variance
     noise_w = _noise_w(found.power, found.plain)
     reading_w2 = noise_w**2 + (channel.resolution / channel.gain) ** 2 / 12
     # A polled value is of any age up to the maximum, which moves the boundary between two powers.
     moved_s2 = found.max_age_s**2 / 12
     jump = np.diff(parts.power, prepend=parts.power[:1])
     variance += length**2 * reading_w2 + moved_s2 * jump**2
+    if not stretches.after.size:
+        return variance
     at = np.flatnonzero(found.stretch[parts.interval] >= 0)
     stretch = found.stretch[parts.interval[at]]
     readings, jump_w2 = stretches.readings[stretch], stretches.jump_w2[stretch] / channel.gain**2
@@ -269,11 +271,11 @@ def unknown_variogram(count: int) -> Variogram:
 
 def interval_variogram(edges_s: Floats, power_w: Floats, usable: Bools) -> Variogram:
     """Estimate the variogram around consecutive intervals from the ``usable`` ones."""
-    if not usable.any():
+    unusable = np.append(0, np.cumsum(~usable))
+    if np.count_nonzero(unusable[4:] == unusable[:-4]) < MIN_POOL:
         return unknown_variogram(power_w.size)
     length_s = np.diff(edges_s)
     energy_j = np.append(0.0, np.cumsum(length_s * power_w))
-    unusable = np.append(0, np.cumsum(~usable))
     single, double = (_interval_deviations(edges_s, energy_j, unusable, reach) for reach in (1, 2))
     return _fit(single, double, float(np.median(length_s)), 1)
 
