@@ -1,12 +1,12 @@
 """How often hwmon meters are read: as often as they update, and as a small part of a core allows.
 
-Power that makes up the total is polled twice as often as that of meters around it. All intervals of
-power divide :data:`SLOWEST_INTERVAL_S`, so that one waking up serves many meters.
+Power that makes up the total is polled twice as often as that of meters around it: one waking up
+serves both. Power that steps in time with the polls would be seen equally late at each step up, and
+at each step down: intervals have lengths that a load's period is hardly a multiple of.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Collection, Sequence
 from enum import Enum, auto
@@ -17,15 +17,16 @@ from joulelab.sensors.sysfs_files import read_number_or_none
 
 COUNTER_INTERVAL_S = 0.05
 TELEMETRY_INTERVAL_S = 1.0
-LEAST_INTERVAL_S, USUAL_INTERVAL_S, SLOWEST_INTERVAL_S = 0.02, 0.05, 0.1
-READS_PER_PERIOD = 2
+LEAST_INTERVAL_S, USUAL_INTERVAL_S, SLOWEST_INTERVAL_S = 0.023, 0.046, 0.1
+READS_PER_PERIOD = 2.2
 POLLING_CPU_SHARE = 0.009
 """Power that makes up the total is polled as often as this share of a core allows."""
 WAKE_S, RECORD_S = 150e-6, 4e-6
 """CPU time of the recorder to wake up and begin to read, and for each value besides reading it:
 measured while it polled 1 to 16 meters, on a virtual machine whose timers alone cost 50 us."""
 COST_READINGS = 5
-ROUNDING = 1e-6
+SLOW_SHARE = 0.9
+"""Intervals that are nearly the slowest are it: other sensors are read then, too."""
 
 
 class ReadRate(Enum):
@@ -64,7 +65,7 @@ def interval_s(meters: Sequence[Meter], rate: ReadRate, cost_s: float) -> float:
     each_s = max(min(useful_s, USUAL_INTERVAL_S), affordable_s)
     if rate is ReadRate.ENCLOSING_POWER:
         each_s *= 2
-    return SLOWEST_INTERVAL_S / max(math.floor(SLOWEST_INTERVAL_S / each_s + ROUNDING), 1)
+    return each_s if each_s < SLOW_SHARE * SLOWEST_INTERVAL_S else SLOWEST_INTERVAL_S
 
 
 def _read_cost_s(meter: Meter) -> float:

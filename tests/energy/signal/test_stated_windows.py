@@ -83,14 +83,14 @@ LOADS = [
 @pytest.mark.parametrize(
     ("kind", "window_s", "every_s"),
     [
-        ("moving average", 1.0, 0.05),
+        ("moving average", 1.0, 0.046),
         ("moving average", 1.0, 0.1),
         ("moving average", 0.1, 0.05),
-        ("moving average", 0.05, 0.025),
-        ("momentary", 1.0, 0.05),
-        ("momentary", 0.1, 0.025),
-        ("momentary", 0.05, 0.025),
-        ("mean of each window", 0.05, 0.025),
+        ("moving average", 0.05, 0.023),
+        ("momentary", 1.0, 0.046),
+        ("momentary", 0.1, 0.046),
+        ("momentary", 0.05, 0.023),
+        ("mean of each window", 0.05, 0.023),
         ("mean of each window", 0.05, 0.02),
     ],
 )
