@@ -12,6 +12,8 @@ from scipy import stats
 
 from joulelab.predict.coefficients import (
     COEFFICIENT_NAMES,
+    GENERIC_WIDTH,
+    LIMITS,
     expect_coefficients,
     find_datasheet,
     generic_datasheet,
@@ -117,7 +119,8 @@ def test_architectures_left_out_are_predicted(h100, h100_fit, h100_measurements)
 
 def test_a_fit_recovers_the_device_that_made_the_measurements(h100):
     """For an invented device, energies of steps not used by the fit are correct within 3 %."""
-    centre, width = expect_coefficients(H100)
+    centre, covariance = expect_coefficients(H100)
+    width = np.sqrt(np.diag(covariance))
     truth = centre + 0.5 * width * np.random.default_rng(1).standard_normal(len(centre))
     found = estimate_steps(h100.operators, truth, H100, h100.idle_power_w)
     measured = h100._replace(duration_s=found.duration_s, energy_j=found.energy_j)
@@ -141,9 +144,9 @@ def test_one_wrong_row_hardly_changes_the_others(h100, h100_fit):
 
 def test_without_measurements_the_data_sheet_decides(h100):
     nothing = fit(h100, np.zeros(len(h100.energy_j), dtype=bool))
-    centre, width = expect_coefficients(H100)
+    centre, covariance = expect_coefficients(H100)
     np.testing.assert_allclose(nothing.logs, centre, atol=1e-6)
-    np.testing.assert_allclose(np.sqrt(np.diag(nothing.covariance)), width, rtol=1e-4)
+    np.testing.assert_allclose(nothing.covariance, covariance, rtol=1e-4, atol=1e-12)
 
 
 def test_measurements_narrow_predictions(h100, h100_fit):
@@ -276,14 +279,33 @@ def test_intervals_widen_outside_the_measured_range(sweep, profile):
     assert any("matrix product" in note for note in attention.notes)
 
 
-def test_intervals_of_unknown_devices_are_wider(h100):
-    unknown = generic_datasheet("Abacus")
-    _, width = expect_coefficients(unknown)
+def test_limits_of_unknown_devices_are_uncertain_together():
+    _, unknown = expect_coefficients(generic_datasheet("Abacus"))
     _, known = expect_coefficients(H100)
-    assert (width >= known).all()
-    assert width[COEFFICIENT_NAMES.index("memory_bytes_per_s")] == pytest.approx(
-        3 * known[COEFFICIENT_NAMES.index("memory_bytes_per_s")]
+    assert np.count_nonzero(known - np.diag(np.diag(known))) == 0
+    memory, cache, launch, product, product_j = map(
+        COEFFICIENT_NAMES.index,
+        ("memory_bytes_per_s", "cache_bytes_per_s", "launch_s", "product_flops_per_s",
+         "product_j_per_flop"),
+    )  # fmt: skip
+    assert unknown[memory, memory] == pytest.approx(known[memory, memory] + GENERIC_WIDTH**2)
+    assert unknown[memory, cache] == pytest.approx(GENERIC_WIDTH**2)
+    assert unknown[product, product_j] == pytest.approx(-(GENERIC_WIDTH**2))
+    assert unknown[launch, launch] == known[launch, launch]
+    assert np.linalg.eigvalsh(unknown).min() > 0
+
+
+def test_a_fit_to_convolutions_moves_the_products_of_an_unknown_device(h100):
+    """A guessed device that is half as fast as its sheet is half as fast at what was not seen."""
+    sheet = H100.model_copy(update={"generic": True})
+    slow = sheet.model_copy(
+        update={name: getattr(sheet, name) / 2 for name in LIMITS[0] if getattr(sheet, name)}
     )
+    found = estimate_steps(h100.operators, expect_coefficients(slow)[0], sheet, h100.idle_power_w)
+    measured = h100._replace(sheet=sheet, duration_s=found.duration_s, energy_j=found.energy_j)
+    product = COEFFICIENT_NAMES.index("half_flops_per_s")
+    fitted = fit(measured).logs[product] - expect_coefficients(sheet)[0][product]
+    assert fitted == pytest.approx(math.log(0.5), abs=0.15)
 
 
 def test_too_few_architectures_give_the_assumed_error(h100, h100_fit, h100_measurements):
@@ -302,9 +324,9 @@ def test_doublings_count_from_the_nearer_end(value, low):
 
 def test_every_data_sheet_yields_every_coefficient():
     for sheet in [*known_datasheets(), H100.without_matrix_units()]:
-        centre, width = expect_coefficients(sheet)
+        centre, covariance = expect_coefficients(sheet)
         assert np.isfinite(centre).all()
-        assert (width > 0).all()
+        assert (np.diag(covariance) > 0).all()
         assert len(centre) == len(COEFFICIENT_NAMES)
         assert find_datasheet(sheet.device) is not None
 

@@ -7,6 +7,7 @@ only as far as they justify.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Annotated, Literal, NamedTuple
 
@@ -18,8 +19,16 @@ from joulelab.packaged import packaged_rows
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-GENERIC_WIDENING = 3.0
-"""Priors that rest on the data sheet are wider by this factor if the sheet is generic."""
+GENERIC_WIDTH = 1.0
+"""Standard deviation of the logarithm of each limit of a generic data sheet."""
+
+LIMITS = (
+    ("vector_flops_per_s", "matrix_flops_per_s", "half_flops_per_s"),
+    ("memory_bytes_per_s",),
+    ("cache_bytes",),
+    ("power_limit_w",),
+)
+"""Limits of a data sheet; those of a group are wrong by the same factor if it is generic."""
 
 
 class Datasheet(BaseModel):
@@ -112,11 +121,9 @@ class Coefficient(NamedTuple):
     prior: Callable[[Datasheet], float] | float  # rule for the data sheet, or a fact of PyTorch
     width: float  # standard deviation of the logarithm about the prior
 
-    def expected(self, sheet: Datasheet) -> tuple[float, float]:
-        """Return the centre of the prior and the standard deviation of its logarithm."""
-        if isinstance(self.prior, float):
-            return self.prior, self.width
-        return self.prior(sheet), self.width * (GENERIC_WIDENING if sheet.generic else 1.0)
+    def expected(self, sheet: Datasheet) -> float:
+        """Return the centre of the prior."""
+        return self.prior if isinstance(self.prior, float) else self.prior(sheet)
 
 
 def _product_rate(sheet: Datasheet) -> float:
@@ -213,6 +220,16 @@ were, and now. A profile has the first ones."""
 
 
 def expect_coefficients(sheet: Datasheet) -> tuple[Floats, Floats]:
-    """Return means and standard deviations of the coefficients' logarithms by the data sheet."""
-    centres, widths = zip(*(one.expected(sheet) for one in COEFFICIENTS), strict=True)
-    return np.log(centres), np.array(widths)
+    """Return the mean and the covariance of the coefficients' logarithms by the data sheet.
+
+    If the sheet is a rough guess, what is wrong with one of its limits is wrong with all
+    coefficients that follow from it.
+    """
+    logs = np.log([one.expected(sheet) for one in COEFFICIENTS])
+    covariance = np.diag(np.square([one.width for one in COEFFICIENTS]))
+    for names in LIMITS if sheet.generic else ():
+        changed = {name: getattr(sheet, name) * math.e for name in names if getattr(sheet, name)}
+        other = sheet.model_copy(update=changed)
+        slopes = np.log([one.expected(other) for one in COEFFICIENTS]) - logs
+        covariance += GENERIC_WIDTH**2 * np.outer(slopes, slopes)
+    return logs, covariance

@@ -75,8 +75,7 @@ class HardwareProfile(BaseModel):
     @property
     def fitted_coefficients(self) -> FittedCoefficients:
         """Coefficients and their covariance as arrays; the data sheet's for those it lacks."""
-        logs, width = expect_coefficients(self.datasheet)
-        covariance = np.diag(width**2)
+        logs, covariance = expect_coefficients(self.datasheet)
         known = len(self.coefficients)
         logs[:known] = np.log(list(self.coefficients.values()))
         covariance[:known, :known] = self.log_covariance

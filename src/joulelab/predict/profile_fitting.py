@@ -179,16 +179,18 @@ def fit(
 
     The search starts from the logarithms ``start``, or from several points.
     """
-    centre, width = expect_coefficients(measured.sheet)
+    centre, covariance = expect_coefficients(measured.sheet)
+    width = np.linalg.cholesky(covariance)
+    to_widths = np.linalg.inv(width)
     random = np.random.default_rng(0)
     starts = [start] if start is not None else [centre]
     while start is None and len(starts) < STARTS:
-        starts.append(centre + width * random.standard_normal(len(centre)))
+        starts.append(centre + width @ random.standard_normal(len(centre)))
     chosen = np.ones(len(measured.duration_s), dtype=bool) if used is None else used
 
     def residuals(logs: Floats) -> Floats:
         robust = _huber(_scaled_residuals(logs, measured)[:, chosen].ravel())
-        return np.concatenate([robust, (logs - centre) / width])
+        return np.concatenate([robust, to_widths @ (logs - centre)])
 
     found = min((least_squares(residuals, begin) for begin in starts), key=lambda one: one.cost)
     jacobian = np.asarray(found.jac)
