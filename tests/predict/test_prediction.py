@@ -46,24 +46,24 @@ BATCHES = (8, 32, 128, 512, 1024)
 
 PINNED = {
     Case("LeNet", "infer", 128, (3, 32, 32)): (
-        0.05591609003848994, 0.04840105191988887, 0.06459795812635498,
-        0.0003340465768186344, 0.00025702324728410047, 0.0004341518390393111,
-        0.00033366555999999996, 5.03185362625249e-05,
+        0.05591608452379812, 0.04840104636097324, 0.06459795280363163,
+        0.0003340465765541162, 0.00025702324700261026, 0.00043415183882721615,
+        0.00033366555999999996, 5.0318524604801116e-05,
     ),
     Case("ResNet18", "train", 128, (3, 32, 32)): (
-        3.6771079395339976, 3.3450335228111796, 4.042148668100867,
-        0.008984021643363253, 0.007245966168846136, 0.011138976225895384,
-        0.0077980319800000026, 0.006307417658860399,
+        3.6894380650219123, 3.3554580801382854, 4.0566601967716,
+        0.008995460081111288, 0.007255288085168216, 0.011153010207311511,
+        0.0077980319800000026, 0.006330568398947657,
     ),
     Case("EfficientNetB0", "train", 8, (3, 64, 64)): (
-        4.744051517734334, 4.153760122788563, 5.418229300109022,
-        0.029525510473583316, 0.023632430785824245, 0.036888112637511454,
-        0.029500889620000015, 0.0040069968052911875,
+        4.745264425606012, 4.154761709358902, 5.419693364892524,
+        0.029525557781672113, 0.023632474759903006, 0.036888162207961525,
+        0.029500889620000015, 0.004009563739582987,
     ),
     Case("DPN26", "infer", 512, (3, 32, 32)): (
-        14.979833474063398, 12.205936183612415, 18.384121261582674,
-        0.028924364616878178, 0.0216185136622471, 0.03869918540936146,
-        0.00264200604, 0.028917015031048116,
+        14.977001799637998, 12.203989085554847, 18.380103532857405,
+        0.028919619481180235, 0.021615192052533344, 0.03869243395587772,
+        0.00264200604, 0.028912267482389887,
     ),
     Case("joulelab.predict.microworkloads:attention_layers", "train", 32, (64, 192)): (
         2.4613891279924736, 2.1229369232529325, 2.85379955148,
@@ -188,6 +188,23 @@ def test_few_tiles_take_as_long_as_one_for_each_processor(h100_fit):
     assert convolution(full // 4) == pytest.approx(convolution(full // 2))
     assert convolution(full // 2) < convolution(full)
     assert convolution(full // 4, is_split=True) < convolution(full // 4)
+
+
+def test_weights_come_from_memory_if_those_of_the_step_exceed_the_cache(h100_fit):
+    size = 1e6
+    one = Operator("convolution", "forward", 0.0, size, 0.0, weight_bytes=size)
+
+    def device_s(operator, count):
+        step = TracedStep(Counter({operator: count}), parameter_tensors=0)
+        return estimate_steps(tabulate_operators([step]), h100_fit.logs, H100, 120.0).device_s[0]
+
+    activations = one._replace(weight_bytes=0.0)
+    assert device_s(one, 1) == pytest.approx(device_s(activations, 1), rel=1e-6)
+    value = dict(zip(COEFFICIENT_NAMES, np.exp(h100_fit.logs), strict=True))
+    more_s = size * (1 / value["memory_bytes_per_s"] - 1 / value["cache_bytes_per_s"])
+    more_s *= 1000 * (1 + value["convolution_copies"])
+    found_s = device_s(one, 1000) - device_s(activations, 1000)
+    assert found_s == pytest.approx(more_s, rel=0.01)
 
 
 def test_the_power_limit_slows_a_device_down(h100):

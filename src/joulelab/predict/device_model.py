@@ -155,7 +155,15 @@ def _operator_times(
         value["window_elements_per_s"],
         value["function_elements_per_s"],
     )
-    cached = 1 / (1 + (operators.bytes / value["cache_bytes"]) ** CACHE_SHARPNESS)
+
+    def cached_share(size: Floats) -> Floats:
+        found: Floats = 1 / (1 + (size / value["cache_bytes"]) ** CACHE_SHARPNESS)
+        return found
+
+    # Weights are in the cache if those of the whole step are.
+    weights = operators.sum_by_step(operators.weight_bytes)[operators.step]
+    share = operators.weight_bytes / np.maximum(operators.bytes, 1.0)
+    cached = (1 - share) * cached_share(operators.bytes) + share * cached_share(weights)
     memory_s = operators.bytes * (
         (1 - cached) / value["memory_bytes_per_s"] + cached / value["cache_bytes_per_s"]
     )

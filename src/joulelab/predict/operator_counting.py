@@ -134,6 +134,7 @@ def _convolution(args: tuple[Any, ...], out: Tensor, part: str) -> list[Operator
     product = MatrixProduct(groups, _pixels(out), out.shape[1] // groups, depth)
     read, written = size_bytes([image, weight]), size_bytes([out])
     found = [Operator(kind, part, flops, read, written, product)]
+    found[0] = found[0]._replace(weight_bytes=size_bytes([weight]))
     # After a cuDNN convolution another kernel adds the bias; PyTorch's depthwise kernel adds it
     # itself (ATen/native/Convolution.cpp).
     if bias is not None and kind != "depthwise_convolution":
@@ -156,7 +157,8 @@ def _convolution_backward(
         depth = round(flops / (2.0 * image.numel()))
         product = MatrixProduct(groups, _pixels(image), image.shape[1] // groups, depth)
         read = size_bytes([gradient, weight])
-        found.append(Operator(kind, part, flops, read, size_bytes([image]), product))
+        gradients = Operator(kind, part, flops, read, size_bytes([image]), product)
+        found.append(gradients._replace(weight_bytes=size_bytes([weight])))
     if wanted[1]:
         rows = weight.shape[0] // groups
         product = MatrixProduct(groups, rows, weight.numel() // weight.shape[0], _pixels(pixels))

@@ -134,6 +134,7 @@ class Operator(NamedTuple):
     elements: float = 0.0  # numbers in pooling windows, in statistics, or in functions as exp
     is_split: bool = False  # whether processors share sums: gradients of weights sum over a batch
     is_half: bool = False  # whether it multiplies 16-bit numbers
+    weight_bytes: float = 0.0  # of those read, the weights of a convolution
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,7 @@ class OperatorTable:
     launches: Floats
     elements: Floats  # in the windows of pooling, in statistics and transcendental functions
     is_half: Booleans  # whether it multiplies 16-bit numbers
+    weight_bytes: Floats  # of the bytes, a convolution's weights
     calls: Floats  # forward, backward and library calls, parameter tensors; shape (steps, 4)
     served: Floats  # steps and sequences of a server; shape (steps, 2)
 
@@ -222,13 +224,14 @@ def tabulate_operators(steps: Sequence[TracedStep]) -> OperatorTable:
             one.elements,
             one.is_split,
             one.is_half,
+            one.weight_bytes,
         )
         for index, step in enumerate(steps)
         for one, count in step.operators.items()
     ]
-    fields = np.array(table, dtype=np.float64).reshape(len(table), 13).T
+    fields = np.array(table, dtype=np.float64).reshape(len(table), 14).T
     step, kind, count, flops, traffic, matrices, rows, columns, depth = fields[:9]
-    launches, elements, split, half = fields[9:]
+    launches, elements, split, half, weights = fields[9:]
     from_library = np.isin(kind, [KINDS.index(one) for one in LIBRARY_CONVOLUTIONS])
     padded = 2 * matrices * _pad(rows) * _pad(columns) * _pad(depth)
     grouped = kind == KINDS.index("grouped_convolution")
@@ -250,6 +253,7 @@ def tabulate_operators(steps: Sequence[TracedStep]) -> OperatorTable:
         launches=launches,
         elements=elements,
         is_half=half > 0,
+        weight_bytes=weights,
         calls=np.array([_calls(step) for step in steps], dtype=np.float64).reshape(-1, 4),
         served=np.array([(one.server_steps, one.sequences) for one in steps]).reshape(-1, 2),
     )
