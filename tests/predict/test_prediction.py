@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from joulelab.predict.coefficients import (
 )
 from joulelab.predict.device_model import coefficient_variance, estimate_steps
 from joulelab.predict.hardware_profile import doublings_beyond, load_profile
+from joulelab.predict.measurements import read_measurements
 from joulelab.predict.prediction import predict, rank
 from joulelab.predict.profile_fitting import (
     TAIL,
@@ -463,3 +465,18 @@ def test_all_left_out_errors_are_inside_if_asked_for(h100, h100_measurements, h1
     scale = np.sqrt(left_out.variance + np.square([[duration], [energy]]))
     errors = np.log([h100.duration_s / left_out.duration_s, h100.energy_j / left_out.energy_j])
     assert np.abs(errors / scale).max() == pytest.approx(stats.t.ppf(0.975, TAIL), rel=1e-6)
+
+
+def test_a_profile_measured_on_an_h200_predicts_models_that_it_has_not_seen():
+    """The bars are what was reached. No interval may miss a measured energy."""
+    folder = Path(__file__).parents[1] / "data" / "h200"
+    measured = read_measurements(folder / "steps.csv")
+    found = predict([one.case for one in measured], load_profile(str(folder / "profile.json")))
+    errors = [
+        abs(one.energy_per_step_j / truth.energy_j - 1)
+        for one, truth in zip(found, measured, strict=True)
+    ]
+    assert np.median(errors) <= 0.095
+    assert np.quantile(errors, 0.9) <= 0.23
+    for one, truth in zip(found, measured, strict=True):
+        assert one.energy_low_j <= truth.energy_j <= one.energy_high_j
