@@ -365,7 +365,10 @@ class _MappedSeries(Sequence[Readings]):
 
 def each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """Work on several items at a time. NumPy releases the interpreter lock while it counts."""
-    threads = min(THREADS, len(items), len(os.sched_getaffinity(0)))
+    # macOS does not say which cores a process may use.
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    threads = min(THREADS, len(items), cores)
     # While the interpreter exits, there are no new threads.
     if threads < 2 or not threading.main_thread().is_alive():
         return [work(item) for item in items]
