@@ -76,7 +76,7 @@ class Windows(Sequence[Window]):
     @property
     def duration_s(self) -> Floats:
         """Length of each on the host's clock."""
-        return (self.stop_ns - self.start_ns) * _S_PER_NS
+        return np.asarray((self.stop_ns - self.start_ns) * _S_PER_NS, np.float64)
 
     def on_device_ns(self) -> Integers:
         """Return starts and stops on the GPU, or the host's. Shape: (windows, 2)."""
@@ -104,7 +104,8 @@ class Windows(Sequence[Window]):
         """Standard uncertainty of the times on the GPU; ``None`` if it is zero for all."""
         if self.device is None:
             return None
-        return np.where(self.device[:, 0] == NONE, 0, self.device[:, 2]) * _S_PER_NS
+        off_ns = np.where(self.device[:, 0] == NONE, 0, self.device[:, 2])
+        return np.asarray(off_ns * _S_PER_NS, np.float64)
 
     @property
     def latest_ns(self) -> int:

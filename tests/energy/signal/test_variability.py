@@ -6,8 +6,10 @@ from energy_parts import make_channel
 from hypothesis import given
 from hypothesis import strategies as st
 
+from joulelab.energy import signal
 from joulelab.energy.estimator import EnergyEstimator
-from joulelab.energy.signal.timestamp_alignment import power_intervals
+from joulelab.energy.signal.change_points import ChangePoints
+from joulelab.energy.signal.timestamp_alignment import Intervals, power_intervals
 from joulelab.energy.signal.variability import (
     Variogram,
     interval_variogram,
@@ -79,6 +81,20 @@ def test_without_usable_neighbours_the_variogram_is_unknown(usable):
     rng = np.random.default_rng(3)
     law = interval_variogram(np.arange(101.0), rng.normal(100, 30, 100), usable)
     assert not law.middle_j2.any()
+
+
+@pytest.mark.parametrize("apart_s", [0.5, 2.0, 3.0, 3.9, 4.1, 6.0, 12.0, 500.0])
+def test_intervals_with_a_change_point_do_not_count(apart_s):
+    rng = np.random.default_rng(4)
+    edges_s = np.cumsum(rng.uniform(0.98, 1.02, 401))
+    power_w, middle_s = rng.normal(100, 30, 400), (edges_s[1:] + edges_s[:-1]) / 2
+    no = np.zeros(400, dtype=bool)
+    found = Intervals(edges_s, power_w, no, np.full(400, -1), middle_s, no)
+    points = ChangePoints.at(np.cumsum(rng.uniform(0.9, 1.0, 900) * apart_s))
+    law = signal._variogram(make_channel(quantity=Quantity.ENERGY), found, points, 0.0, 1.0)
+    usable = np.diff(np.searchsorted(points.time_s, edges_s)) == 0
+    assert law.middle_j2.tolist() == interval_variogram(edges_s, power_w, usable).middle_j2.tolist()
+    assert law.middle_j2.any() == (apart_s > 5.0)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])

@@ -345,6 +345,10 @@ def _variogram(
         return variability.window_variogram(
             found.middle, found.power, found.plain, channel.window_s, apart_s
         )
+    steady_s = np.diff(points.time_s, prepend=found.edges[:1], append=found.edges[-1:])
+    if steady_s.max() < np.min(found.edges[4:] - found.edges[:-4], initial=math.inf):
+        # No four intervals are without a change point.
+        return variability.unknown_variogram(found.power.size)
     before = np.searchsorted(points.time_s, found.edges)
     return variability.interval_variogram(
         found.edges, found.power, found.plain & (before[1:] == before[:-1])

@@ -165,6 +165,8 @@ def count_within(edges: Floats, usable: Bools, times: Floats) -> tuple[Indices, 
 
 def cut(edges: Floats, counts: Indices, first: Indices, times: Floats) -> tuple[Floats, Indices]:
     """Cut intervals at change points, see :func:`count_within`; return edges and intervals."""
+    if not counts.any():
+        return edges, np.arange(counts.size)
     interval = np.repeat(np.arange(counts.size), counts)
     before = np.cumsum(counts) - counts
     within = times[(first - before)[interval] + np.arange(interval.size)]

@@ -362,7 +362,7 @@ class EnergyCurve:
             # The remainder takes ten times as long.
             apart_s -= period_s * np.floor(apart_s / period_s)
             variance -= one_w * other_w * apart_s * (period_s - apart_s)
-        return np.maximum(variance, 0.0)
+        return np.asarray(np.maximum(variance, 0.0))
 
 
 class End(NamedTuple):
@@ -382,7 +382,7 @@ class End(NamedTuple):
 
     def at(self, index: Indices) -> End:
         """Select some of them."""
-        return End(*(column[index] for column in self))
+        return End._make(column[index] for column in self)
 
     def aged(self) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
         """Return the readings around: their times, and the power by which their ages count."""
