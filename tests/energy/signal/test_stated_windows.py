@@ -113,6 +113,13 @@ def test_a_moving_average_of_whole_watts_is_as_good(load, every_s):
         assert energy_j == pytest.approx(true_j, rel=bar)
 
 
+@pytest.mark.parametrize("load", LOADS)
+@pytest.mark.parametrize("every_s", [0.058, 0.082])
+def test_a_meter_that_is_read_less_often_than_its_window_is_recognised_too(load, every_s):
+    kinds = {kind: polled(load, kind, 0.05, every_s).as_shown().channel.window_s for kind in KINDS}
+    assert kinds == {"moving average": 0.05, "mean of each window": 0.05, "momentary": 0.0}
+
+
 def test_a_noisy_momentary_value_is_no_average():
     load = Square(0.7)
     source = polled(load, "momentary", 1.0, 0.05, noise_w=50.0)

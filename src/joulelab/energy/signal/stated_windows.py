@@ -49,7 +49,7 @@ def as_shown(channel: Channel, readings: Readings, interval_s: float) -> Shown:
     """Return a channel and its readings as these show its window if it is unverified."""
     stated = channel, readings, interval_s, NO_REPETITION
     window_s = channel.window_s
-    if not channel.unverified_window or not interval_s <= window_s == channel.update_period_s:
+    if not channel.unverified_window or window_s != channel.update_period_s:
         return stated
     seen = np.isfinite(readings.value)
     t_s = np.asarray(readings.t_ns[seen] * 1e-9, dtype=np.float64)
