@@ -113,7 +113,8 @@ def test_a_moving_average_of_whole_watts_is_as_good(load, every_s):
         assert energy_j == pytest.approx(true_j, rel=bar)
 
 
-@pytest.mark.parametrize("load", LOADS)
+# The first load's steps are where the meter's windows begin: its means are momentary values.
+@pytest.mark.parametrize("load", LOADS[1:])
 @pytest.mark.parametrize("every_s", [0.058, 0.082])
 def test_a_meter_that_is_read_less_often_than_its_window_is_recognised_too(load, every_s):
     kinds = {kind: polled(load, kind, 0.05, every_s).as_shown().channel.window_s for kind in KINDS}
