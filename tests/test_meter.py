@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 from energy_parts import idle_point
-from waiting import eventually
+from waiting import wait_for
 
 import joulelab
 from joulelab.energy.baseline import Baseline
@@ -185,7 +185,7 @@ def test_the_program_goes_on_when_the_recorder_is_killed(tmp_path):
             time.sleep(0.5)
         gross_j = before.energy.gross_j
         os.kill(meter.recorder_pid, signal.SIGKILL)
-        eventually(lambda: not meter.alive)
+        wait_for(lambda: not meter.alive)
         with meter.span("after") as after:
             time.sleep(0.5)
         assert "killed by signal 9" in meter.failure
@@ -290,11 +290,11 @@ def test_the_recorder_ends_with_its_program_and_leaves_a_complete_trace(tmp_path
         text=True,
     ) as program:
         recorder = psutil.Process(int(program.stdout.readline()))
-        eventually(lambda: b"forever" in (tmp_path / "events.jsonl").read_bytes())
+        wait_for(lambda: b"forever" in (tmp_path / "events.jsonl").read_bytes())
         killed_ns = time.monotonic_ns()
         program.send_signal(number)
         program.wait()
-        eventually(lambda: not recorder.is_running() or recorder.status() == "zombie")
+        wait_for(lambda: not recorder.is_running() or recorder.status() == "zombie")
     trace = read_trace(tmp_path)
     assert trace.spans[0].name == "forever"
     assert trace.spans[0].stop_ns is None
@@ -345,6 +345,6 @@ def test_spans_and_energies_survive_the_exit_of_the_interpreter(tmp_path, monkey
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("True [1, 2]\n", "")
     events = tmp_path / "run" / "events.jsonl"
-    eventually(lambda: '"stop"' in events.read_text())
+    wait_for(lambda: '"stop"' in events.read_text())
     [outer] = read_trace(tmp_path / "run").spans
     assert outer.stop_ns is not None

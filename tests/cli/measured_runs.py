@@ -16,12 +16,13 @@ with joulelab.Meter() as meter:
 """
 
 
-def joulelab(*words, home, **variables):
+def joulelab(*words, home=None, text=None, **variables):
     """Run the command as a process."""
-    environment = {**os.environ, "JOULELAB_HOME": str(home), **variables}
+    own = {} if home is None else {"JOULELAB_HOME": str(home)}
     return subprocess.run(
         [sys.executable, "-m", "joulelab", *words],
-        env=environment,
+        env=os.environ | own | variables,
+        input=text,
         capture_output=True,
         text=True,
         check=False,

@@ -5,18 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from measured_runs import joulelab
 
 from joulelab.cli.group import COMMANDS
-
-
-def joulelab(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "joulelab", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | environment,
-    )
 
 
 def test_help_names_every_command():

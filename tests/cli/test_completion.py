@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from measured_runs import joulelab
 
 PATH = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
 
@@ -79,12 +80,7 @@ def test_bash_completes_the_levels_of_a_study(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_installation_hint_for_every_shell(shell):
-    done = subprocess.run(
-        [sys.executable, "-m", "joulelab", "completion", shell],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
+    done = joulelab("completion", shell)
+    assert done.returncode == 0, done.stderr
     assert f"joulelab completion {shell}" in done.stdout
     assert "_JOULELAB_COMPLETE" in done.stdout

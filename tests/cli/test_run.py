@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
 from joulelab.recording.trace_schema import read_header
 from joulelab.runs.record import read_run
@@ -69,14 +69,6 @@ def is_seen(least_s):
     """Whether the run under way has been recorded for that long; its files may be half written."""
     runs = open_runs(on_error=lambda error: None)
     return any(run.kind == "command" and run.duration_s > least_s for run in runs)
-
-
-def wait_until(what, timeout_s=30):
-    deadline_s = time.monotonic() + timeout_s
-    while not (found := what()):
-        assert time.monotonic() < deadline_s, "it did not happen in time"
-        time.sleep(0.02)
-    return found
 
 
 @pytest.mark.parametrize("code", [0, 1, 3, 255])
@@ -194,7 +186,7 @@ def test_a_pipe_that_the_command_closes_is_closed():
     os.close(theirs[0])
     os.close(ours[1])
     assert os.read(ours[0], 1) == b""
-    wait_until(lambda: _refuses(theirs[1]))
+    wait_for(lambda: _refuses(theirs[1]))
     process.terminate()
     assert process.wait(30) == -signal.SIGTERM
     os.close(ours[0])
@@ -246,10 +238,10 @@ def test_a_signal_that_the_command_does_not_handle_ends_both():
 def test_the_command_outlives_a_wrapper_that_is_killed(tmp_path):
     code = READY + "sys.stdin.read(); open('done', 'w').close()"
     process = begin("--wait", command=python(code), stdin=subprocess.PIPE, cwd=tmp_path)
-    wait_until(lambda: is_seen(0.4))
+    wait_for(lambda: is_seen(0.4))
     process.kill()
     process.communicate(timeout=30)
-    wait_until((tmp_path / "done").exists)
+    wait_for((tmp_path / "done").exists)
     found = the_run()
     assert not found.finished
     assert found.energy.gross_j == pytest.approx(200 * found.duration_s, rel=0.05)
@@ -257,7 +249,7 @@ def test_the_command_outlives_a_wrapper_that_is_killed(tmp_path):
 
 def test_the_command_outlives_a_recorder_that_is_killed():
     process = begin("--wait", command=python(READY + "sys.stdin.read()"), stdin=subprocess.PIPE)
-    wait_until(lambda: is_seen(0.4))
+    wait_for(lambda: is_seen(0.4))
     header = read_header(the_run().directory)
     os.kill(header["pid"], signal.SIGKILL)
     _, printed = process.communicate(timeout=30)

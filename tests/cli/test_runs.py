@@ -5,11 +5,11 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import measured_runs
 import pytest
 from run_records import write_finished, write_started
 
@@ -20,17 +20,7 @@ DAY_S = 86400.0
 STUDY = Path(__file__).parents[1] / "golden" / "inputs" / "studies" / "small-batches"
 
 
-def joulelab(*words, home, text=None, **variables):
-    environment = {**os.environ, "JOULELAB_HOME": str(home), **variables}
-    return subprocess.run(
-        [sys.executable, "-m", "joulelab", "runs", *words],
-        env=environment,
-        input=text,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+joulelab = partial(measured_runs.joulelab, "runs")
 
 
 @pytest.fixture

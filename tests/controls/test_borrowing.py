@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sysfs_limits import package
+from waiting import wait_for
 
 from joulelab.controls import saved_state
 from joulelab.controls.borrowing import borrow, check_borrowable
@@ -68,13 +68,6 @@ def limits():
 
 def set_w(borrowed, power_w):
     borrowed.set({"cpu_power_limit": power_w})
-
-
-def wait_until(condition):
-    until_s = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < until_s, "it takes too long"
-        time.sleep(0.01)
 
 
 class Program:
@@ -136,7 +129,7 @@ def test_a_killed_program_leaves_the_limit_that_was_found(zone, number):
     with Program() as program:
         assert limit_w(zone) == SET_W
         program.process.send_signal(number)
-        wait_until(lambda: not states())
+        wait_for(lambda: not states())
         assert limit_w(zone) == FOUND_W
         # The guard keeps the device locked until then.
         lock_device(limits()[0].device, "cpu:0").release()
@@ -145,11 +138,11 @@ def test_a_killed_program_leaves_the_limit_that_was_found(zone, number):
 def test_a_child_that_outlives_the_program_keeps_neither_the_limit_nor_the_lock(zone, at_once):
     with Program("fork") as program:
         program.process.kill()
-        wait_until(lambda: not states())
+        wait_for(lambda: not states())
         assert limit_w(zone) == FOUND_W
         os.kill(program.child, 0)
         with suppress(StoreError):
-            wait_until(lambda: not Path(f"/proc/{program.guard}").exists())
+            wait_for(lambda: not Path(f"/proc/{program.guard}").exists())
         lock_device(limits()[0].device, "cpu:0").release()
 
 
@@ -160,7 +153,7 @@ def test_signals_that_end_a_job_do_not_end_the_guard(zone):
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             os.killpg(group, number)
         program.process.kill()
-        wait_until(lambda: not states())
+        wait_for(lambda: not states())
         assert limit_w(zone) == FOUND_W
 
 
@@ -371,7 +364,7 @@ def test_the_limit_is_restored_even_if_the_data_directory_is_lost(zone):
     with Program() as program:
         shutil.rmtree(os.environ["JOULELAB_HOME"])
         program.process.kill()
-        wait_until(lambda: limit_w(zone) == FOUND_W)
+        wait_for(lambda: limit_w(zone) == FOUND_W)
     with borrow(limits()) as borrowed:
         set_w(borrowed, SET_W)
         shutil.rmtree(os.environ["JOULELAB_HOME"])

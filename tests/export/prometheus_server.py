@@ -5,12 +5,11 @@ import json
 import shutil
 import socket
 import subprocess
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
 
-PATIENCE_S = 90.0
+from waiting import wait_for
 
 CONFIGURATION = """
 global: {{scrape_interval: {interval_s}s, scrape_timeout: {interval_s}s}}
@@ -29,15 +28,6 @@ def free_port():
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
-
-
-def wait_for(condition, patience_s=PATIENCE_S):
-    """Wait until a condition is truthy, and return its value."""
-    deadline_s = time.monotonic() + patience_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline_s, condition
-        time.sleep(0.1)
-    return value
 
 
 class Prometheus:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from prometheus_server import free_port, wait_for
+from prometheus_server import free_port
+from waiting import wait_for
 
 from joulelab.sensors.simulated import SimulatedMachine
 

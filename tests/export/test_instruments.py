@@ -4,7 +4,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from prometheus_server import wait_for
+from waiting import wait_for
 
 from joulelab.export import service
 from joulelab.sensors.simulated import SimulatedMachine

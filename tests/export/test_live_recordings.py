@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from prometheus_server import wait_for
+from waiting import wait_for
 
 from joulelab import Meter
 from joulelab.export.live_recordings import LiveRecordings

@@ -9,7 +9,8 @@ import time
 from dataclasses import replace
 
 import pytest
-from prometheus_server import Prometheus, wait_for, why_not
+from prometheus_server import Prometheus, why_not
+from waiting import wait_for
 
 from joulelab.carbon.site import ENVIRONMENT
 from joulelab.energy.estimator import EnergyEstimator

@@ -13,7 +13,7 @@ import time
 import pynvml
 import pytest
 from faulty_world import POWER_MW
-from waiting import eventually
+from waiting import wait_for
 
 from joulelab.recording.trace import read_trace
 from joulelab.uncertain import COVERAGE_FACTOR
@@ -45,7 +45,7 @@ def covers_truth(energy):
 
 def assert_recovers(meter, work):
     """Once the fault is gone, spans are measured as before."""
-    eventually(lambda: not measured(meter, work, 0.2).energy.notes)
+    wait_for(lambda: not measured(meter, work, 0.2).energy.notes)
     energy = measured(meter, work, 0.7).energy
     assert energy.notes == ()
     assert energy.gap_s == 0
@@ -122,7 +122,7 @@ def test_a_gpu_is_lost(shared, work):
 def test_costly_scans_of_processes_are_rare_but_come_when_requested(own, work):
     world, meter = own
     world.set("scans", cpu_s=0.02)
-    eventually(lambda: any(event["event"] == "looks" for event in meter.trace.events))
+    wait_for(lambda: any(event["event"] == "looks" for event in meter.trace.events))
     for _ in range(4):
         work(0.3)
         energy = measured(meter, work, 0.2).energy
@@ -187,7 +187,7 @@ def test_the_recorder_is_killed(own, work):
     with meter.span("work") as span:
         assert work(2.5) == RESULT
         os.kill(meter.recorder_pid, signal.SIGKILL)
-        eventually(lambda: not meter.alive)
+        wait_for(lambda: not meter.alive)
         assert work(0.7) == RESULT
     energy = span.energy
     assert "killed by signal 9" in meter.failure
@@ -209,7 +209,7 @@ def test_the_disk_is_full(own, work):
     resource.prlimit(meter.recorder_pid, resource.RLIMIT_FSIZE, (size + 10, size + 10))
     with meter.span("work") as span:
         assert work(1.0) == RESULT
-    eventually(lambda: not meter.alive)
+    wait_for(lambda: not meter.alive)
     assert "File too large" in meter.failure
     assert before.energy.gross_j == pytest.approx(gross_j)
     assert "covers only" in span.energy.absent["gpu:0"]

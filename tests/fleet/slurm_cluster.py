@@ -4,13 +4,12 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
+from waiting import wait_for
 
-PATIENCE_S = 120.0
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
 
 CONFIGURATION = """
@@ -179,15 +178,6 @@ class SlurmCluster:
             command, env=self._env(), capture_output=True, text=True, timeout=60, check=False
         )
         return done.stdout
-
-
-def wait_for(condition, *, what, patience_s=PATIENCE_S):
-    """Return the condition's value once it is true."""
-    deadline_s = time.monotonic() + patience_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline_s, f"waited in vain for {what}"
-        time.sleep(0.05)
-    return found
 
 
 def _free_ports(number):

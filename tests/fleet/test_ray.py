@@ -5,7 +5,7 @@ import threading
 from functools import partial
 
 import pytest
-from slurm_cluster import wait_for
+from waiting import wait_for
 
 from joulelab.errors import UserError
 from joulelab.fleet.ray_cluster import RayEngine

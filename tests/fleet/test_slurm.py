@@ -9,7 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from slurm_cluster import SlurmCluster, wait_for, why_not
+from slurm_cluster import SlurmCluster, why_not
+from waiting import wait_for
 
 from joulelab.errors import UserError
 from joulelab.fleet import slurm

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from ranks import assert_close
-from waiting import eventually
+from waiting import wait_for
 
 from joulelab.runs.hosts import gather
 
@@ -82,4 +82,4 @@ def test_the_recorder_of_hidden_gpus_ends_with_its_ranks(rank, tmp_path):
         recordings = gather(tmp_path / "job").recordings
         return all(any(e["event"] == "stop" for e in one.trace.events) for one in recordings)
 
-    eventually(has_stopped)
+    wait_for(has_stopped)

@@ -9,7 +9,7 @@ import tempfile
 import psutil
 import pytest
 from ranks import MACHINE, assert_true, torchrun
-from waiting import eventually
+from waiting import wait_for
 
 import joulelab
 from joulelab.recording.trace import read_trace
@@ -44,8 +44,14 @@ def test_a_process_joins_the_recorder_that_is_named_to_it(start, owner):
     assert (joiner.pid, "inside") in names(owner.directory)
 
 
-def test_ranks_of_a_job_join_the_recorder_that_is_named_to_them(start, owner):
-    ranks = [start(rank, sensors=None, environment=named(owner.directory)) for rank in range(2)]
+@pytest.mark.parametrize("has_directory", [False, True])
+def test_ranks_of_a_job_join_the_recorder_that_is_named_to_them(
+    start, owner, tmp_path, has_directory
+):
+    own = {"directory": str(tmp_path / "job")} if has_directory else {}
+    ranks = [
+        start(rank, sensors=None, environment=named(owner.directory), **own) for rank in range(2)
+    ]
     assert {rank.answer()["recorder"] for rank in ranks} == {owner.recorder_pid}
     for rank in ranks:
         rank.send("span epoch 0.3")
@@ -53,7 +59,7 @@ def test_ranks_of_a_job_join_the_recorder_that_is_named_to_them(start, owner):
         assert_true(rank.answer())
         assert rank.end()["alive"]
     assert not owner.joined
-    (recording,) = gather(owner.directory).recordings
+    (recording,) = gather(own.get("directory", owner.directory)).recordings
     assert [span.name for span in recording.spans] == ["epoch", "epoch"]
 
 
@@ -89,22 +95,6 @@ def test_a_meter_with_a_directory_joins_and_has_a_record_of_its_own(owner, monke
         assert meter.directory == tmp_path / "run-2"
 
 
-def test_ranks_with_a_directory_join_the_recorder_that_is_named_to_them(start, owner, tmp_path):
-    job = str(tmp_path / "job")
-    ranks = [
-        start(rank, sensors=None, directory=job, environment=named(owner.directory))
-        for rank in range(2)
-    ]
-    assert {rank.answer()["recorder"] for rank in ranks} == {owner.recorder_pid}
-    for rank in ranks:
-        rank.send("span epoch 0.3")
-    for rank in ranks:
-        assert_true(rank.answer())
-        assert rank.end()["alive"]
-    (recording,) = gather(job).recordings
-    assert [span.name for span in recording.spans] == ["epoch", "epoch"]
-
-
 @pytest.mark.parametrize("left", ["closed", "removed"])
 def test_a_missing_recorder_is_reported_once_and_replaced(start, tmp_path, left):
     directory = tmp_path / "recording"
@@ -124,7 +114,7 @@ def test_a_program_that_starts_before_the_recorder_waits_for_it(start, private, 
     directory = tmp_path / "recording"
     directory.mkdir()
     early = start(sensors=None, environment=named(directory))
-    eventually(lambda: psutil.Process(early.pid).num_threads() > 0)
+    wait_for(lambda: psutil.Process(early.pid).num_threads() > 0)
     with joulelab.Meter(sensors=MACHINE, directory=directory) as owner:
         assert early.answer()["recorder"] == owner.recorder_pid
 
@@ -145,7 +135,7 @@ def test_a_recording_outlives_its_owner_while_others_are_measured(start, tmp_pat
     owner.kill()
     assert joiner.ask("span after 0.3")["gross_j"].keys() == {"gpu:0", "gpu:1", "cpu:0"}
     joiner.end()
-    eventually(lambda: not recorder.is_running())
+    wait_for(lambda: not recorder.is_running())
     assert read_trace(tmp_path).events[-1]["event"] == "stop"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 from ranks import assert_true
-from waiting import eventually
+from waiting import wait_for
 
 from joulelab.recording.trace import read_trace
 
@@ -30,7 +30,7 @@ def test_ranks_that_start_together_share_a_recorder_that_ends_with_the_last(star
     assert psutil.pid_exists(recorder)
     assert_true(ranks[3].ask("span last 0.4"))
     ranks[3].end()
-    eventually(lambda: gone(recorder))
+    wait_for(lambda: gone(recorder))
     (place,) = {one["directory"] for one in first}
     trace = read_trace(tmp_path / "trace" / os.uname().nodename / "0")
     assert place.endswith("/0")
@@ -51,7 +51,7 @@ def test_killing_a_rank_does_not_disturb_the_others(start, tmp_path, killed):
     assert_true(other.answer())
     assert_true(other.ask("span after 0.4"))
     assert other.end()["alive"]
-    eventually(lambda: gone(begun["recorder"]))
+    wait_for(lambda: gone(begun["recorder"]))
     events = read_trace(tmp_path / os.uname().nodename / "0").events
     assert next(e["pid"] for e in events if e["event"] == "left") == victim.pid
 
@@ -74,7 +74,7 @@ def test_a_killed_job_can_be_started_again(start, tmp_path):
     for rank in ranks:
         rank.kill()
     os.kill(old, signal.SIGKILL)
-    eventually(lambda: gone(old))
+    wait_for(lambda: gone(old))
     again = [start(rank, directory=str(tmp_path)) for rank in range(2)]
     found = [rank.answer() for rank in again]
     assert {one["directory"] for one in found} == {str(tmp_path / os.uname().nodename / "1")}
@@ -88,7 +88,7 @@ def test_a_temporary_trace_is_removed_with_the_last_rank(start):
     ranks[0].end()
     assert Path(place).exists()
     ranks[1].kill()
-    eventually(lambda: not Path(place).exists())
+    wait_for(lambda: not Path(place).exists())
 
 
 def test_a_recorder_that_does_not_answer_delays_no_rank_for_long(start):
@@ -109,7 +109,7 @@ def test_the_death_of_a_recorder_is_reported_on_every_rank_and_stops_none(start)
     ranks = [start(rank) for rank in range(2)]
     (recorder, _) = [rank.answer()["recorder"] for rank in ranks]
     os.kill(recorder, signal.SIGKILL)
-    eventually(lambda: gone(recorder))
+    wait_for(lambda: gone(recorder))
     for rank in ranks:
         found = rank.ask("span epoch 0.1")
         assert found["gross_j"] == {}

@@ -1,11 +1,14 @@
-"""Waiting for a condition."""
+"""Wait for what other processes and threads do."""
 
 import time
 
+PATIENCE_S = 120.0
 
-def eventually(condition, timeout_s=20.0):
-    """Wait until a function returns something true, and fail if that takes too long."""
-    until = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < until, "the condition never came true"
-        time.sleep(0.01)
+
+def wait_for(condition, *, what="", patience_s=PATIENCE_S, every_s=0.1):
+    """Return the condition's value once it is true."""
+    deadline_s = time.monotonic() + patience_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline_s, f"waited in vain for {what or condition}"
+        time.sleep(every_s)
+    return found

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -21,20 +20,6 @@ from joulelab.study.plan_file import load_plan
 from joulelab.study.runner import run_study
 run_study(sys.argv[2], load_plan(sys.argv[1]))
 """
-
-
-def wait_for(condition, *, what: str):
-    """Return the condition's value once it is true."""
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline_s, f"waited in vain for {what}"
-        time.sleep(0.01)
-    return found
-
-
-@pytest.fixture(name="wait_for")
-def wait_for_fixture():
-    return wait_for
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from waiting import wait_for
 
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.errors import DatasetError, StoreError, UserError
@@ -24,6 +25,8 @@ from joulelab.study.store import StudyStore
 from joulelab.study.worker import WorkerFailure, WorkerProcess
 
 OLD_STUDY = Path(__file__).parents[1] / "golden" / "inputs" / "studies" / "small-batches"
+# Processes are killed at moments that last a few hundredths of a second.
+wait_soon = partial(wait_for, every_s=0.01)
 WORKER, RECORDER = "joulelab.study.worker", "joulelab.recording.recorder"
 MEASURED = {
     "energy", "start_ns", "stop_ns", "started_unix_s", "ended_unix_s", "duration_s",
@@ -157,7 +160,7 @@ def test_a_finished_study_does_not_change(reference, tiny_plan, fake_worker):
 
 @pytest.mark.parametrize("targets", [("worker", "recorder"), ("runner", "all")])
 def test_killed_at_any_moment_a_study_comes_to_the_same_end(
-    reference, tiny_plan, start_study, wait_for, tmp_path, targets
+    reference, tiny_plan, start_study, tmp_path, targets
 ):
     """Each round kills another process at a random moment; then the study goes on."""
     directory, draw = tmp_path / "study", random.Random(targets[0])
@@ -165,11 +168,11 @@ def test_killed_at_any_moment_a_study_comes_to_the_same_end(
     finished: dict[str, bytes] = {}
     study = start_study(plan)
     for target in targets:
-        wait_for(study.partial, what="a run that is being measured")
-        wait_for(lambda: draw.random() < 0.02, what="the moment")
+        wait_soon(study.partial, what="a run that is being measured")
+        wait_soon(lambda: draw.random() < 0.02, what="the moment")
         if target in ("worker", "recorder"):
             module = WORKER if target == "worker" else RECORDER
-            wait_for(partial(study.find, module), what=module).kill()
+            wait_soon(partial(study.find, module), what=module).kill()
             continue
         family = study.family()
         for victim in family if target == "all" else family[:1]:

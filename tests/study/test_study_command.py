@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from waiting import wait_for
 
 from joulelab.runs.study_runs import read_study
 
@@ -124,7 +125,7 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(tmp_path, monkeypatch, run,
     assert len(message.splitlines()) == 1
 
 
-def test_when_interrupted_it_says_how_to_continue(plan_file, tmp_path, wait_for):
+def test_when_interrupted_it_says_how_to_continue(plan_file, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "joulelab", "study", str(plan_file), "--out", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

@@ -6,9 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
+from waiting import wait_for
 
 from benchmarks import standin
 from joulelab.sensors.simulated import Waveform
@@ -126,15 +126,8 @@ def test_loss_and_weights_are_those_without_tuning_bit_for_bit(gpu):
 def test_a_training_that_is_killed_while_it_is_tuned_leaves_the_limit_as_it_was(gpu):
     training = start(ENDLESS)
     try:
-        wait_until(lambda: set(limits_w(gpu)) - {FOUND_W})
+        wait_for(lambda: set(limits_w(gpu)) - {FOUND_W})
     finally:
         os.kill(training.pid, signal.SIGKILL)
         training.communicate()
-    wait_until(lambda: limits_w(gpu)[-1] == FOUND_W)
-
-
-def wait_until(condition):
-    until_s = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < until_s, "it takes too long"
-        time.sleep(0.02)
+    wait_for(lambda: limits_w(gpu)[-1] == FOUND_W)

@@ -80,6 +80,14 @@ def expected_totals(summary):
     return values
 
 
+def assert_energies(stored, summary):
+    """Check that a tracker has the energies of all epochs and those of the whole."""
+    expected = expected_epochs(summary)
+    assert {name: series(stored, name) for name in expected} == expected
+    expected = expected_totals(summary)
+    assert {name: totals(stored).get(name) for name in expected} == expected
+
+
 def series(stored, name):
     return [value for _, value in stored["metrics"][name]]
 
@@ -195,10 +203,7 @@ def test_loggers_of_frameworks_get_the_record_at_the_steps_of_the_loss(
 ):
     summary = summary_of(frameworks[framework]["directory"])
     stored = frameworks[framework][tracker]
-    expected = expected_epochs(summary)
-    assert {name: series(stored, name) for name in expected} == expected
-    expected = expected_totals(summary)
-    assert {name: totals(stored).get(name) for name in expected} == expected
+    assert_energies(stored, summary)
     loss_steps = {
         "mlflow": [step for step, _ in stored["metrics"].get("loss", ())],
         "tensorboard": [step for step, _ in stored.get("scalars", {}).get(LOSS[framework], ())],
@@ -237,10 +242,7 @@ def test_mlflow_has_a_commands_energy_in_the_run_that_it_began(command, folder, 
     for name, step, value in rows:
         stored["metrics"].setdefault(name, []).append((step, value))
     assert series(stored, "loss") == [0.5, 0.5]
-    expected = expected_epochs(summary)
-    assert {name: series(stored, name) for name in expected} == expected
-    expected = expected_totals(summary)
-    assert {name: totals(stored).get(name) for name in expected} == expected
+    assert_energies(stored, summary)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -249,10 +251,7 @@ def test_wandb_has_a_commands_energy_under_its_id_in_its_project(command, folder
     stored = of_wandb(folder, summary.run.id)
     assert stored["projects"] == ["mine", "mine"]
     assert series(stored, "loss") == [0.5, 0.5]
-    expected = expected_epochs(summary)
-    assert {name: series(stored, name) for name in expected} == expected
-    expected = expected_totals(summary)
-    assert {name: totals(stored).get(name) for name in expected} == expected
+    assert_energies(stored, summary)
 
 
 @pytest.mark.filterwarnings("ignore")
