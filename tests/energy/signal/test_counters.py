@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.signal import thinning
-from joulelab.energy.signal.counters import update_times
+from joulelab.energy.signal.counters import counter_intervals, update_times
 from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.plausibility import more_than_possible
@@ -208,6 +208,19 @@ def test_random_power_does_not_suggest_a_phase():
             off_s.append(np.median(found.time_s - true_s[found.keep]))
             stated_s.append(found.uncertainty_s)
     assert np.all(np.abs(off_s) < 4 * np.array(stated_s))
+
+
+def test_updates_are_found_before_and_after_a_reset_of_the_counter():
+    polls_s, true_s, energy_j = polled(0.1, LOADS["ramps"])
+    energy_j[300:] -= energy_j[300]
+    found = counter_intervals(GPU, polls_s, energy_j, 0.1)
+    assert found.max_age_s == 0
+    assert np.flatnonzero(found.gap).size == 1
+    off_s = [np.abs(true_s - edge_s).min() for edge_s in found.edges]
+    assert max(off_s) < max(4 * found.latency_uncertainty_s, 0.002)
+    gap_s = found.edges[:-1][found.gap][0], found.edges[1:][found.gap][0]
+    assert gap_s[0] <= true_s[299] + 0.002
+    assert gap_s[1] >= true_s[300] - 0.002
 
 
 def test_updates_that_polls_cannot_reveal_are_unknown():

@@ -82,18 +82,20 @@ def counter_intervals(
     gap = steps.unknown[~within[:-1]]
     if np.all(gap):
         return None
-    if channel.polled and not np.any(gap):
-        risen = np.concatenate(([0.0], np.cumsum(difference)))
-        found = update_times(t - channel.delay_s, risen, channel.update_period_s)
-        if found is not None:
-            power = np.diff(risen[found.keep]) / np.diff(found.time_s)
-            no_gap = np.zeros(power.size, dtype=bool)
-            new = _counter_intervals(found.time_s, power, no_gap, unread_at_s)
-            return replace(new, latency_uncertainty_s=found.uncertainty_s)
     power = difference / np.diff(t)
     if np.any(gap):
         known = np.flatnonzero(~gap)
         power = np.interp(np.arange(gap.size), known, power[known])
+        difference = np.where(gap, power * np.diff(t), difference)
+    if channel.polled:
+        risen = np.concatenate(([0.0], np.cumsum(difference)))
+        found = update_times(t - channel.delay_s, risen, channel.update_period_s, gap)
+        if found is not None:
+            kept = np.flatnonzero(found.keep)
+            power = np.diff(risen[kept]) / np.diff(found.time_s)
+            gap = np.logical_or.reduceat(gap[: kept[-1]], kept[:-1])
+            new = _counter_intervals(found.time_s, power, gap, unread_at_s)
+            return replace(new, latency_uncertainty_s=found.uncertainty_s)
     t = t - mean_age_s(channel)
     if channel.polled and channel.update_period_s > spacing / GAP_FACTOR:
         t, power, gap = _merge_unchanged(t, power, gap, difference)
@@ -125,7 +127,7 @@ def _merge_unchanged(
     if shown.size == 0:
         return t, power, gap
     ends = np.concatenate(([0], shown + 1))
-    sums = np.add.reduceat(np.where(gap, power * np.diff(t), difference), ends[:-1])
+    sums = np.add.reduceat(difference, ends[:-1])
     merged_t = t[ends]
     return merged_t, sums / np.diff(merged_t), np.logical_or.reduceat(gap, ends[:-1])
 
@@ -285,22 +287,25 @@ class CounterUpdates(NamedTuple):
     uncertainty_s: float  # Standard uncertainty of these times, nearly the same for all.
 
 
-def update_times(t: Floats, energy: Floats, period_s: float) -> CounterUpdates | None:
+def update_times(
+    t: Floats, energy: Floats, period_s: float, gap: Bools | bool = False
+) -> CounterUpdates | None:
     """Estimate the times of a counter's updates from its polled values.
 
     Between two polls there are n(phase) updates, and power was P = ΔE / (n T). Differences of
     consecutive powers are taken to follow Laplace's distribution, so that steps of the load do not
     count for much; its scale unknown, a phase has the likelihood (Σ |ΔP|)^-m for m differences.
     Half of them are counted, since each power is in two. Polls so near to an update that it may lie
-    on either side are left out. ``None`` where the polls are in step with the updates or the load
-    is too uneven to find the phase, or where the phase is unknown for too long.
+    on either side are left out. A ``gap`` between two polls separates two phases. ``None`` where
+    the polls are in step with the updates or the load is too uneven to find the phase, or where the
+    phase is unknown for too long.
     """
     if t.size < MIN_POLLS or np.median(np.diff(t)) > MAX_UPDATES_PER_POLL * period_s:
         return None
     time_s = np.empty_like(t)
     sure = np.empty(t.size, dtype=bool)
     variances = []
-    runs = np.split(np.arange(t.size), np.flatnonzero(np.diff(t) > COHERENCE_S) + 1)
+    runs = np.split(np.arange(t.size), np.flatnonzero(gap | (np.diff(t) > COHERENCE_S)) + 1)
     for run in runs:
         for block in np.array_split(run, math.ceil(run.size / POLLS_PER_PHASE)):
             phase_s, uncertainty_s = _phase(t[block], energy[block], period_s)
