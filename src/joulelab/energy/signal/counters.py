@@ -205,7 +205,10 @@ def is_faultless(
     spacing: float,
     unit_s: float = 1e-9,
 ) -> bool:
-    """Report whether a counter plainly rose, from times and energies between its readings."""
+    """Report whether a counter plainly rose, from times and energies between its readings.
+
+    The lengths of these times are in units of ``unit_s``.
+    """
     if energy.size == 0:
         return True
     in_time = channel.wrap is None or float(length.max()) * unit_s <= GAP_FACTOR * spacing

@@ -272,6 +272,7 @@ def unknown_variogram(count: int) -> Variogram:
 def interval_variogram(edges_s: Floats, power_w: Floats, usable: Bools) -> Variogram:
     """Estimate the variogram around consecutive intervals from the ``usable`` ones."""
     unusable = np.append(0, np.cumsum(~usable))
+    # A deviation from a line needs two intervals on either side.
     if np.count_nonzero(unusable[4:] == unusable[:-4]) < MIN_POOL:
         return unknown_variogram(power_w.size)
     length_s = np.diff(edges_s)
