@@ -44,8 +44,8 @@ from joulelab.sensors.sensor import (
 READ_INTERVAL_S = 1.0
 CPU_SHARE = 0.002
 """Scans take at most this share of one core."""
-CHEAP_INTERVAL_S = 2.0
-"""Scans take half of that, as long as they are not further apart than this."""
+CHEAP_INTERVAL_S = 1.5
+"""Scans take half of that, as long as they are not further apart than the next second."""
 IDLE_SCANS = 4
 """Other processes that did nothing between two scans are read again at one in this many scans."""
 CREDIT_S = 0.1
