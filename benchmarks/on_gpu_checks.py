@@ -489,7 +489,7 @@ def _follow(
     try:
         while time.monotonic() < stop_s:
             time.sleep(RING_PAUSE_S)
-            # Timestamps are computed anew for each call.
+            # Timestamps are computed again for each call.
             last_s = samples[-1][0] + SAME_STAMP_US / 1e6 if samples else 0.0
             samples += [one for one in sorted(_read_ring(handle, 0)) if one[0] > last_s]
     finally:

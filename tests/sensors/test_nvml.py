@@ -121,7 +121,7 @@ def test_ring_is_mapped_to_the_monotonic_clock_and_read_once(discovered):
     assert of(sensor, sensor.read(), "nvml.samples") == []
     gpu.ring = [*gpu.ring[1:], (newest_us + 20_000, 222_000)]
     assert [r.value for r in of(sensor, sensor.read(), "nvml.samples")] == [222.0]
-    # The driver computes the timestamps of the same readings anew.
+    # The driver computes the timestamps of the same readings again.
     gpu.ring = [(stamp_us + 700, power_mw) for stamp_us, power_mw in gpu.ring]
     assert of(sensor, sensor.read(), "nvml.samples") == []
 

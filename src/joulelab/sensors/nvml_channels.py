@@ -67,7 +67,7 @@ POWER_LIMITS = (
     "nvmlDeviceGetPowerManagementDefaultLimit",
 )
 SAME_STAMP_US = 2_000
-"""The driver computes timestamps anew for each call, on an H200 up to 0.7 ms later. Those of
+"""The driver computes timestamps again for each call, on an H200 up to 0.7 ms later. Those of
 different readings are 8 ms apart or more."""
 OBSERVE_S = 0.8
 """Longest time for which update periods are observed: eight updates of 100 ms."""
