@@ -168,6 +168,17 @@ def test_what_a_dead_driver_left_behind_is_not_run_again(plan, tmp_path, hosts):
     assert done.id not in ran
 
 
+def test_a_run_that_is_reported_again_after_it_was_stored_stays_as_it_is(plan, tmp_path, hosts):
+    """As when a signal ends the driver before it has noted that the run is stored."""
+    run_study(tmp_path / "first", plan, engine=hosts())
+    done = cells_of(tmp_path / "first")[0]
+    packed = pack_run(done.directory)
+    with StudyStore(tmp_path / "second", plan.to_dict()) as store:
+        stored = store.adopt(done.id, packed)
+        assert store.adopt(done.id, packed).to_json() == stored.to_json()
+        assert [path.name for path in (tmp_path / "second" / "runs").iterdir()] == [done.id]
+
+
 def test_a_study_goes_on_on_another_engine(plan, tmp_path, hosts, fake_worker):
     class Interrupted(Exception):
         pass

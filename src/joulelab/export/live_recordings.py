@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -18,6 +18,7 @@ from joulelab.validation import decode
 from joulelab.watch.sources import header_of, is_this_boot
 
 RECORDER = "joulelab.recording.recorder"
+YOUNG_S = 60.0
 WATCHER = "joulelab-watch-"
 """Begins the name of the directory that `joulelab watch` records to: it watches, and is no run."""
 
@@ -40,25 +41,26 @@ class LiveRecordings:
 
     def __init__(self) -> None:
         self._found: dict[int, LiveRecording] = {}
-        self._others: Counter[int] = Counter()
+        self._others: set[int] = set()
 
     def scan(self) -> list[LiveRecording]:
-        """Return what is being recorded. Each other process is looked at twice, then never again.
+        """Return what is being recorded. Other processes are looked at while they are young.
 
-        Twice because a process that was just forked has its parent's arguments.
+        A process that was just forked has its parent's arguments.
         """
         pids = set(psutil.pids())
         self._found = {pid: one for pid, one in self._found.items() if pid in pids}
-        self._others = Counter({pid: n for pid, n in self._others.items() if pid in pids})
-        for pid in pids - self._found.keys():
-            if self._others[pid] < 2:
-                self._others[pid] += 1
-                # A recorder that has just started has no header yet.
-                with contextlib.suppress(JoulelabError, OSError, psutil.Error, ValueError):
-                    if (directory := _recorded_directory(psutil.Process(pid))) is not None:
-                        del self._others[pid]
-                        if (found := _open(directory, pid)) is not None:
-                            self._found[pid] = found
+        self._others &= pids
+        for pid in pids - self._found.keys() - self._others:
+            # A recorder that has just started has no header yet.
+            with contextlib.suppress(JoulelabError, OSError, psutil.Error, ValueError):
+                process = psutil.Process(pid)
+                if time.time() - process.create_time() > YOUNG_S:
+                    self._others.add(pid)
+                if (directory := _recorded_directory(process)) is not None:
+                    self._others.discard(pid)
+                    if (found := _open(directory, pid)) is not None:
+                        self._found[pid] = found
         return list(self._found.values())
 
 

@@ -131,7 +131,10 @@ class StudyStore:
             StoreError: It cannot be written.
             UserError: It is not the record of that run.
         """
-        partial, final = self.begin(run_id), self.directory / "runs" / run_id
+        final = self.directory / "runs" / run_id
+        if final.exists():  # A signal may come between storing a run and noting that it is stored.
+            return read_run(final)
+        partial = self.begin(run_id)
         with writing(partial), tarfile.open(fileobj=io.BytesIO(packed)) as archive:
             archive.extractall(partial, filter="data")
         run = read_run(partial)
