@@ -60,7 +60,8 @@ def count_call(
     if packet is aten.convolution_backward:
         return _convolution_backward(args, outputs, part)
     written = size_bytes(outputs)
-    if packet in _PRODUCTS:
+    # A product of columns with rows multiplies element by element: transformers 5.17's rotations.
+    if packet in _PRODUCTS and not (packet is aten.bmm and inputs[0].shape[-1] == 1):
         product = _product(*[one for one in inputs if one.ndim > 1][-2:])
         flops = 2.0 * math.prod(product)
         return [Operator("matrix_product", part, flops, size_bytes(inputs), written, product)]
