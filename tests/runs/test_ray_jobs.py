@@ -34,7 +34,7 @@ def test_actors_share_one_recorder(tmp_path, monkeypatch):
     # Ray 2.55 and older warn otherwise.
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
 
         @ray.remote
         class Trainer:
