@@ -22,6 +22,12 @@ def test_a_block_number_that_no_table_can_hold_is_refused():
     assert tally.wrong == []
 
 
+def test_centuries_whose_energy_is_known_from_a_counter_take_no_time():
+    """It was found by this seed."""
+    (tally,) = run(60_000, seed=202, names=["watched readings"], only=124).values()
+    assert (tally.inputs, tally.wrong) == (1, [])
+
+
 @pytest.mark.parametrize("mutation", sorted({*JSON, *TABLES, *RARE}, key=lambda one: one.__name__))
 def test_each_kind_of_damage_damages_any_file(mutation):
     """An empty file, too, and the same seed always does the same."""

@@ -10,6 +10,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import Energy
 from joulelab.energy.estimator import EnergyEstimator
@@ -118,31 +120,37 @@ class RunningEnergy:
         """Advance to a time that all sensors have reached, or towards it if it is far away."""
         # A sensor that returns may be behind for a moment.
         until_ns = max(min(until_ns, self.until_ns + self._longest_ns), self.until_ns)
-        stretch = self._measure(self._settled_ns, until_ns, baseline)
+        stretch, has_readings = self._measure(self._settled_ns, until_ns, baseline)
         self.until_ns = until_ns
         if self._settled is None:
             self.energy = stretch
         elif have_same_components(self._settled, stretch):
             self.energy = self._settled + stretch
         else:
-            self.energy = self._measure(self._start_ns, until_ns, baseline)
+            self.energy, _ = self._measure(self._start_ns, until_ns, baseline)
         is_long = until_ns - self._settled_ns >= SETTLED_NS
         is_settled = is_long and have_same_components(self.energy, stretch)
         if is_settled:
             self._settled, self._settled_ns = self.energy, until_ns
         # What does not settle is read again from the beginning, and without readings costs nothing.
-        is_usual = is_settled and stretch.components
+        is_usual = is_settled and stretch.components and has_readings
         self._longest_ns = LONGEST_NS if is_usual else 2 * self._longest_ns
 
-    def _measure(self, start_ns: int, until_ns: int, baseline: Baseline | None) -> Energy:
+    def _measure(
+        self, start_ns: int, until_ns: int, baseline: Baseline | None
+    ) -> tuple[Energy, bool]:
+        """Return the energy of a stretch, and whether anything was read in it."""
         spans = self._spans.waiting(self._start_ns, until_ns)
         first_ns = min([start_ns, *(span.start_ns for span in spans)])
-        estimator = EnergyEstimator(self._read(first_ns, until_ns), baseline)
+        trace = self._read(first_ns, until_ns)
+        estimator = EnergyEstimator(trace, baseline)
         energy, *of_spans = estimator.energies(
             [Window(start_ns, until_ns), *(span.window for span in spans)]
         )
         self._spans.set_energies(spans, of_spans)
-        return energy
+        ends_ns = start_ns, until_ns
+        counts = (np.searchsorted(one.t_ns, ends_ns, side="right") for one in trace.series)
+        return energy, any(after > first for first, after in counts)
 
 
 class PowerHistory:
