@@ -9,7 +9,7 @@ import pytest
 
 from joulelab.energy.baseline import Baseline, IdlePoint, Load
 from joulelab.energy.estimator import EnergyEstimator
-from joulelab.energy.idle import OWN_LOAD, IdleMeasurement
+from joulelab.energy.idle import OWN_LOAD, TYPICAL_IDLE_SHARE, IdleMeasurement
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Channel, Provenance, Quantity, Reading
@@ -32,14 +32,16 @@ def channel(component, quantity, period_s, **changes):
     )
 
 
-def host(power_w, threads, *, seconds=40, users=(), component="cpu:0", idle_w=None, own=0.0):
+def host(
+    power_w, threads, *, seconds=40, users=(), component="cpu:0", idle_w=None, own=0.0, most_w=None
+):
     """A host whose power and use by all, in threads, depend on time; ``own`` is the job's part."""
     t_s = np.arange(0, seconds, COUNTER_S)
     energy_j = np.cumsum([power_w(t) * COUNTER_S for t in t_s - COUNTER_S / 2])
     used_s = np.cumsum([threads(t) * COUNTER_S for t in t_s - COUNTER_S / 2])
     use = "cpu" if component in ("cpu:0", "node") else component
     channels = [
-        channel(component, Quantity.ENERGY, COUNTER_S, idle_w=idle_w),
+        channel(component, Quantity.ENERGY, COUNTER_S, idle_w=idle_w, max_power_w=most_w),
         channel(use, Quantity.USE, 1.0),
         channel(use, Quantity.JOB_USE, 1.0),
     ]
@@ -51,13 +53,13 @@ def host(power_w, threads, *, seconds=40, users=(), component="cpu:0", idle_w=No
     return replace(trace, events=({**event, "used": list(users)},) if users else ())
 
 
-def measure(trace, start_s=5.0, stop_s=15.0):
+def measure(trace, start_s=5.0, stop_s=15.0, threads=THREADS):
     start_ns, stop_ns = round(start_s * S), round(stop_s * S)
-    return IdleMeasurement(trace, start_ns, stop_ns, T_M, threads=THREADS)
+    return IdleMeasurement(trace, start_ns, stop_ns, T_M, threads=threads)
 
 
 def test_a_quiet_machine_is_measured_for_the_whole_time():
-    measured = measure(host(lambda t: 20.0, lambda t: 0.05))
+    measured = measure(host(lambda t: 20.0, lambda t: 0.001))
     point = measured.point()
     assert measured.is_quiet
     assert (point.duration_s, point.load, point.busy_w) == (10.0, {}, {})
@@ -163,6 +165,57 @@ def test_a_point_of_a_quiet_machine_is_preferred():
     baseline = Baseline((busy, quiet))
     assert baseline.power("cpu:0", "test.cpu:0", 20.0)[0] == pytest.approx(20.0, abs=0.1)
     assert baseline.note("cpu:0", "test.cpu:0") == ""
+
+
+def test_what_services_add_to_idle_power_is_in_its_interval():
+    threads = 0.05
+    point = measure(host(lambda t: 20.0, lambda t: threads)).point()
+    assert (point.power_w["cpu:0"], point.busy_w) == (pytest.approx(20.0), {})
+    growth = threads / THREADS * math.sqrt(THREADS)
+    least_w = 20.0 / (1 + (1 / TYPICAL_IDLE_SHARE - 1) * growth)
+    assert 20.0 - 1.96 * point.uncertainty_w["cpu:0"] == pytest.approx(least_w, abs=0.05)
+
+
+def test_idle_power_is_not_below_what_a_limit_leaves():
+    """Use of 1 % may have raised it by a tenth of the way to full power, which is at most 60 W."""
+    trace = host(lambda t: 31.0, lambda t: 0.01, component="gpu:0", most_w=60.0)
+    point = measure(trace, threads=1).point()
+    least_w = point.power_w["gpu:0"] - 1.96 * point.uncertainty_w["gpu:0"]
+    assert least_w == pytest.approx((31.0 - 0.1 * 60.0) / 0.9, abs=0.05)
+
+
+RHYTHMS = {
+    "constant": lambda t: 1.0,
+    "bursty": lambda t: (t % 3 < 1) * 3.0,
+    "drifting": lambda t: t / 10,
+    "decreasing": lambda t: max(0.0, 2 - t / 10),
+}
+
+
+@pytest.mark.parametrize("rhythm", RHYTHMS)
+def test_any_load_during_an_idle_measurement_is_in_its_interval(rhythm):
+    """Idle shares of 5 to 60 %, 2 to 128 threads, use of 0 to 90 %; it may count as idle or not."""
+    covered = []
+    for seed in range(60):
+        draw = np.random.default_rng(seed)
+        idle_w, share = draw.uniform(2.0, 80.0), draw.uniform(0.05, 0.6)
+        threads, exponent = int(draw.choice([2, 8, 128])), draw.uniform(0.5, 1.0)
+        load = draw.choice([0, 0.002, 0.005, 0.01, 0.02, 0.04, 0.1, 0.5, 0.9])
+
+        def threads_at(t, load=load, threads=threads):
+            return threads * min(load * RHYTHMS[rhythm](t), 1.0)
+
+        def power_w(
+            t, idle_w=idle_w, share=share, threads=threads, exponent=exponent, use=threads_at
+        ):
+            # Less than one thread is one thread for a part of the time.
+            risen = min(use(t), 1.0) * (max(use(t), 1.0) / threads) ** exponent
+            return idle_w * (1 + (1 / share - 1) * risen)
+
+        baseline = Baseline((measure(host(power_w, threads_at), threads=threads).point(),))
+        found_w, off_w = baseline.power("cpu:0", "test.cpu:0", 26.0)
+        covered.append(abs(found_w - idle_w) <= 1.96 * off_w)
+    assert np.mean(covered) >= 0.95
 
 
 def test_net_energy_over_a_busy_idle_measurement_covers_the_truth():

@@ -6,15 +6,19 @@
 *The quietest part counts*: the whole time if every component was idle in it, or else the continuous
 half of the requested duration in which the machine was used least.
 
-*What stays unknown* if a component was not idle even then: its idle power is at most what was
-measured, P. At least it is what a component with the smallest idle share s of its full power would
-draw. If power rose straight with use from idle to full power, a fraction b of full use would add
-``b (1 / s - 1)`` times idle power; the first busy core costs more than the others, since it wakes
-the shared parts of the chip and runs at a higher clock, for which b is replaced by its root. So
+*What stays unknown* is what the others added: idle power is at most what was measured, P. At least
+it is what a component with the smallest idle share s of its full power would draw, and no component
+draws more than its bound M (:mod:`joulelab.sensors.plausibility`). If power rose straight with use
+from idle to full power, a fraction b of full use would add ``b (1 / s - 1)`` times idle power; the
+first busy core costs more than the others, since it wakes the shared parts of the chip and runs at
+a higher clock, for which b is replaced by its root g. Less than one of N hardware threads is one
+thread for a part of the time, so that g is at most ``b sqrt(N)`` for processors. So
 
-    P / (1 + (1 / s - 1) sqrt(b)) <= idle power <= P
+    P / (1 + (1 / s - 1) g) <= idle power <= P,    (P - g M) / (1 - g) <= idle power
 
-The middle of the two is taken, with a standard uncertainty whose 95 % interval is all of the range.
+If a component was not idle, the middle of this range is taken, with a standard uncertainty whose
+95 % interval is all of it. If it was idle, P is taken, because services of the operating system
+work during the run, too; the 95 % interval reaches down to the lower end for a typical idle share.
 Where power is calculated from a model, idle power is the model's.
 """
 
@@ -34,8 +38,9 @@ from joulelab.energy.energy import Energy
 from joulelab.energy.estimator import EnergyEstimator, mean_reading
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
+from joulelab.sensors.plausibility import max_power_w
 from joulelab.sensors.processes import REPORT_EVERY_S
-from joulelab.sensors.sensor import Provenance, Quantity
+from joulelab.sensors.sensor import Channel, Provenance, Quantity
 from joulelab.uncertain import COVERAGE_FACTOR
 
 IDLE_LOAD = {"cpu": 0.1, "gpu": 0.02}
@@ -49,6 +54,8 @@ LEAST_IDLE_SHARE = 0.03
 """Least idle power relative to full power. A bound of this project: a desktop processor with
 about 4 of 125 W and a graphics card with 15 of 450 W are at it; an H100 has 0.1 (70 of 700 W), and
 cloud machines on average 0.21 (:data:`joulelab.sensors.estimates.IDLE_SHARE`)."""
+TYPICAL_IDLE_SHARE = 0.1
+"""The same where others used so little of a component that it counts as idle."""
 WINDOW_SHARE = 0.5
 """Length of the quietest part relative to the requested duration."""
 STEPS = 8
@@ -85,16 +92,14 @@ class IdleMeasurement:
     ) -> None:
         self._trace, self._threads = trace, threads
         self._attribution = Attribution(trace)
-        whole = Window(start_ns, stop_ns)
-        self.window, self.load = whole, self._load(whole)
+        self._select(Window(start_ns, stop_ns))
         if not self.is_quiet:
-            least = min(_parts(start_ns, stop_ns, duration_s), key=self._quietness)
-            self.window, self.load = least, self._load(least)
+            self._select(min(_parts(start_ns, stop_ns, duration_s), key=self._quietness))
 
     @property
     def is_quiet(self) -> bool:
         """Whether no component whose idle power has to be measured was used by others."""
-        return not any(self._fraction_of(name) > 0 for name in self._measured())
+        return not any(self._is_busy(name) for name in self._measured())
 
     @property
     def unknown(self) -> list[str]:
@@ -128,14 +133,14 @@ class IdleMeasurement:
                 power_w[name] = max((source.idle_w - source.offset_w) / source.gain, 0.0)
                 uncertainty_w[name] = 0.0
                 continue
-            off_w = math.hypot(uncertainty_w[name], _scatter_w(name, parts))
-            fraction = self._fraction_of(name)
-            if fraction > 0:
+            range_w = power_w[name] - self._least_w(source, power_w[name])
+            if self._is_busy(name):
                 busy_w[name] = power_w[name]
-                least_w = busy_w[name] / (1 + (1 / LEAST_IDLE_SHARE - 1) * math.sqrt(fraction))
-                power_w[name] = (busy_w[name] + least_w) / 2
-                off_w = math.hypot(off_w, (busy_w[name] - least_w) / 2 / COVERAGE_FACTOR)
-            uncertainty_w[name] = off_w
+                range_w /= 2
+                power_w[name] -= range_w
+            uncertainty_w[name] = math.hypot(
+                uncertainty_w[name], _scatter_w(name, parts), range_w / COVERAGE_FACTOR
+            )
         return replace(
             point, power_w=power_w, uncertainty_w=uncertainty_w, load=self.load, busy_w=busy_w
         )
@@ -148,8 +153,17 @@ class IdleMeasurement:
             if channel.gives_energy and channel.idle_w is None
         ]
 
-    def _fraction_of(self, component: str) -> float:
-        """Return the use by others that may raise a component's power; 0 if it was idle.
+    def _select(self, window: Window) -> None:
+        self.window, self._used = window, self._use(window)
+        users = other_processes(self._trace, window.start_ns - REPORT_EVERY_S / _NS, window.stop_ns)
+        self.load = {}
+        for name, fraction in self._used.items():
+            if fraction > self._idle_fraction(name):
+                named = users.get(name)
+                self.load[name] = Load(min(fraction, 1.0), str(named) if named else "")
+
+    def _users_of(self, component: str) -> list[str]:
+        """Name what the known use is recorded by that may raise a component's power.
 
         Components other than GPUs depend on the processors; what encloses others, on all.
         """
@@ -157,18 +171,26 @@ class IdleMeasurement:
         if kind == "gpu":
             found = [component]
         else:
-            found = ["cpu"] if kind in ("cpu", "dram") else [*self.load]
-        return max((self.load[name].fraction for name in found if name in self.load), default=0.0)
+            found = ["cpu"] if kind in ("cpu", "dram") else [*self._used]
+        return [name for name in found if name in self._used]
 
-    def _load(self, window: Window) -> dict[str, Load]:
-        """Return the use by others of each component that was not idle in a window."""
-        users = other_processes(self._trace, window.start_ns - REPORT_EVERY_S / _NS, window.stop_ns)
-        loads = {}
-        for name, fraction in self._use(window).items():
-            if fraction > self._idle_fraction(name):
-                named = users.get(name)
-                loads[name] = Load(min(fraction, 1.0), str(named) if named else "")
-        return loads
+    def _is_busy(self, component: str) -> bool:
+        return any(name in self.load for name in self._users_of(component))
+
+    def _least_w(self, source: Channel, power_w: float) -> float:
+        """Return the least idle power of a component that drew this much next to others' use."""
+        users = self._users_of(source.component)
+        growth = max((self._growth(name, self._used[name]) for name in users), default=0.0)
+        share = LEAST_IDLE_SHARE if self._is_busy(source.component) else TYPICAL_IDLE_SHARE
+        by_share_w = power_w / (1 + (1 / share - 1) * growth)
+        by_bound_w = (power_w - growth * max_power_w(source)) / (1 - growth) if growth < 1 else 0.0
+        return max(by_share_w, min(by_bound_w, power_w))
+
+    def _growth(self, name: str, fraction: float) -> float:
+        """Return how far use may raise power from idle to full power, 0 to 1."""
+        threads = self._threads if name == "cpu" else math.inf
+        fraction = min(max(fraction, 0.0), 1.0)
+        return min(math.sqrt(fraction), fraction * math.sqrt(threads)) if fraction else 0.0
 
     def _quietness(self, window: Window) -> float:
         """Return how far the busiest component to measure is from idle; up to 1 if all are idle."""
