@@ -29,7 +29,8 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from unittest.mock import patch
 
 from benchmarks.faults.mutations import BYTES, JSON, RARE, TABLES, Mutation
@@ -47,6 +48,7 @@ from joulelab.llm.request_files import read_requests
 from joulelab.logs.columns import LogOptions
 from joulelab.logs.power_log import read_logs
 from joulelab.logs.span_energies import ImportedSpan, energy_rows, read_spans
+from joulelab.machine import Machine
 from joulelab.predict.hardware_profile import load_profile
 from joulelab.recording.span_blocks import Block, Row
 from joulelab.recording.trace import read_trace
@@ -65,6 +67,7 @@ from joulelab.watch.growing_trace import GrowingTrace
 
 LONGEST_S, MOST_BYTES = 2.0, 300e6
 HUNG_S = 20
+THIS_MACHINE = cast("Machine", SimpleNamespace(identity="machine", host="", gpus=()))
 ADDRESS_SPACE_BYTES = 8 << 30
 RARELY = 0.01
 """Share of inputs that are nested deeply or gzip bombs."""
@@ -223,7 +226,7 @@ class Place:
 
     def _idle(self, path: Path, original: Path) -> None:
         shutil.copy(path, baseline_file())
-        baseline = load_baseline(lambda: "machine")
+        baseline = load_baseline(lambda: THIS_MACHINE)
         source = SimulatedMachine.default().sources[0]
         power_w, off_w = (
             (math.nan, 0.0) if baseline is None else baseline.power(source.component, "sim", 5.0)

@@ -146,11 +146,6 @@ class Machine:
         return ", ".join(f"{count}x{kind}" for kind, count in kinds.items())
 
 
-def machine_identity() -> str:
-    """Return the identity of this machine, see :attr:`Machine.identity`."""
-    return describe().identity
-
-
 def describe(visible: str | None = None, device_order: str | None = None) -> Machine:
     """Describe this machine, with the GPUs that these values of CUDA's variables allow."""
     cpu = processors()

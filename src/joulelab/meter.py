@@ -18,7 +18,7 @@ from joulelab.energy.energy import Energy
 from joulelab.energy.estimator import EnergyEstimator, mean_reading
 from joulelab.energy.idle import IdleMeasurement
 from joulelab.errors import TraceError
-from joulelab.machine import machine_identity
+from joulelab.machine import describe
 from joulelab.recording.client import RecorderClient, RecorderOptions, open_recorder
 from joulelab.recording.device_clock import CudaContexts
 from joulelab.recording.launcher import current_launch
@@ -137,7 +137,7 @@ class Meter:
         if isinstance(baseline, (int, float)):
             self.baseline = self.measure_idle(baseline)
         else:
-            self.baseline = load_baseline(machine_identity) if baseline is None else baseline
+            self.baseline = load_baseline(describe) if baseline is None else baseline
 
     def __enter__(self) -> Self:
         return self

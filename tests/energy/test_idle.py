@@ -138,6 +138,10 @@ def test_use_that_is_not_recorded_is_unknown():
     measured = measure(trace)
     assert measured.unknown == ["cpu"]
     assert measured.load == {}
+    note = "cpu:0: whether other processes used it while idle power was measured is unknown"
+    assert Baseline((measured.point(),)).notes("cpu:0", "test.cpu:0") == [note]
+    modelled = Trace([replace(trace.channels[0], idle_w=13.0)], trace.series)
+    assert measure(modelled).point().unknown == ()
 
 
 def test_an_energy_states_that_its_idle_power_is_doubtful():
@@ -164,7 +168,7 @@ def test_a_point_of_a_quiet_machine_is_preferred():
     quiet = measure(host(lambda t: 20.0, lambda t: 0.0)).point().at(100.0)
     baseline = Baseline((busy, quiet))
     assert baseline.power("cpu:0", "test.cpu:0", 20.0)[0] == pytest.approx(20.0, abs=0.1)
-    assert baseline.note("cpu:0", "test.cpu:0") == ""
+    assert baseline.notes("cpu:0", "test.cpu:0") == []
 
 
 def test_what_services_add_to_idle_power_is_in_its_interval():

@@ -14,8 +14,9 @@ from energy_parts import idle_point
 from live_sysfs import LiveRapl
 
 import joulelab
+from joulelab.energy.baseline import Baseline
 from joulelab.energy.estimator import EnergyEstimator
-from joulelab.machine import machine_identity
+from joulelab.machine import describe
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.runs.saved_baseline import baseline_file, load_baseline, save_baseline
@@ -33,11 +34,11 @@ def save(age_s=0.0):
         source="simulated.samples",
         time_s=time.monotonic() - age_s,
     )
-    return save_baseline(point, machine_identity())
+    return save_baseline(point, describe())
 
 
 def load():
-    return load_baseline(machine_identity)
+    return load_baseline(describe)
 
 
 def test_the_next_meter_uses_the_saved_baseline():
@@ -70,10 +71,32 @@ def change(path, **values):
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def test_a_point_of_another_machine_is_not_used():
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"machine": "another"}, "with other hardware, power limits or drivers"),
+        ({"host": "node7", "boot": "another"}, "on node7"),
+        ({"gpus": {"gpu:0": "GPU-1"}}, "with other GPUs"),
+    ],
+)
+def test_a_point_of_another_machine_is_not_used_and_that_is_stated(values, why):
     assert load() is None
-    change(save(), machine="another")
-    assert load() is None
+    change(save(), **values)
+    expected = f"because it was measured {why}: measure it again with `joulelab idle`"
+    assert load() == Baseline((), f"idle power is unknown, {expected}")
+
+
+def test_a_container_on_the_same_host_uses_its_idle_power():
+    change(save(), host="container")
+    assert load().points[0].power_w == {"gpu:0": 100.0}
+
+
+def test_old_idle_power_is_used_with_a_note():
+    change(save(), unix_s=time.time() - 20 * 86400)
+    assert load().points[0].power_w == {"gpu:0": 100.0}
+    assert re.match(r"idle power is from 20\d\d-\d\d-\d\d .* may have changed", load().problem)
+    assert energy_of(load()).idle_j == pytest.approx(800)
+    assert load().problem in energy_of(load()).notes
 
 
 @pytest.mark.parametrize(
@@ -123,15 +146,20 @@ def test_a_pipe_in_the_place_of_idle_power_is_a_note():
     assert_stated("not a regular file")
 
 
+def energy_of(baseline):
+    """The energy of eight seconds at 150 W."""
+    source = STEADY.sources[0]
+    trace = Trace.of([source.channel()], source.readings(0, 10 * 10**9))
+    return EnergyEstimator(trace, baseline).energies([Window(10**9, 9 * 10**9)])[0]
+
+
 def assert_stated(why):
     """The energy has no idle part, and a note about the file."""
     note = load().problem
     assert note.startswith(f"idle power is unknown, because {baseline_file()} cannot be read (")
     assert why in note
     assert note.endswith("): measure it again with `joulelab idle`")
-    source = STEADY.sources[0]
-    trace = Trace.of([source.channel()], source.readings(0, 10 * 10**9))
-    (energy,) = EnergyEstimator(trace, load()).energies([Window(10**9, 9 * 10**9)])
+    energy = energy_of(load())
     assert energy.gross_j == pytest.approx(1200)
     assert math.isnan(energy.idle_j)
     assert note in energy.notes
@@ -246,6 +274,9 @@ def test_processes_that_keep_the_machine_busy_are_named(run, monkeypatch, tmp_pa
 def test_a_saved_point_of_an_older_version_opens():
     path = save()
     content = json.loads(path.read_text())
-    del content["point"]["load"], content["point"]["busy_w"]
+    for name in ("host", "boot", "gpus"):
+        del content[name]
+    for name in ("load", "busy_w", "unknown"):
+        del content["point"][name]
     path.write_text(json.dumps(content))
     assert load().points[0].power_w == {"gpu:0": 100.0}

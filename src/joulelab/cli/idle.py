@@ -12,7 +12,7 @@ from joulelab.energy.energy import Energy
 from joulelab.energy.idle import IdleMeasurement
 from joulelab.errors import StoreError, UserError
 from joulelab.format import duration, quantity
-from joulelab.machine import machine_identity
+from joulelab.machine import describe
 from joulelab.meter import Meter
 from joulelab.runs.saved_baseline import save_baseline
 from joulelab.uncertain import COVERAGE_FACTOR
@@ -80,7 +80,7 @@ def command(
     path, problem = None, None
     if not dry_run:
         try:
-            path = save_baseline(point, machine_identity())
+            path = save_baseline(point, describe())
         except StoreError as error:
             problem = error
     if as_json:

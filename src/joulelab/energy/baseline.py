@@ -68,6 +68,7 @@ class IdlePoint:
     load: Mapping[str, Load] = field(default_factory=dict)  # Of components that were not idle.
     busy_w: Mapping[str, NotNegative] = field(default_factory=dict)
     """As measured, of the components where load matters."""
+    unknown: tuple[str, ...] = ()  # Components for which use by other processes is unknown.
 
     def __post_init__(self) -> None:
         if not self.power_w.keys() == self.uncertainty_w.keys() == self.source.keys():
@@ -116,7 +117,7 @@ class Baseline:
 
     points: tuple[IdlePoint, ...]
     problem: str = ""
-    """Why idle power that was saved cannot be used, with the fix."""
+    """What is wrong with idle power that was saved, with the fix."""
     _columns: dict[tuple[str, str], tuple[Floats, Floats, Floats]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -158,17 +159,21 @@ class Baseline:
             np.where(inside, np.hypot(spread_w, point_w), np.hypot(unknown_w, own_w[i])),
         )
 
-    def note(self, component: str, source: str) -> str:
-        """Return the caveat of a component's idle power; empty if the machine was idle."""
-        if self.problem:
-            return self.problem
+    def notes(self, component: str, source: str) -> list[str]:
+        """Return the caveats of a component's idle power; none if the machine was idle."""
+        found = [self.problem] if self.problem else []
         points = self._points_of(component, source)
-        if not points or component not in points[0].busy_w:
-            return ""
-        return (
-            f"{BUSY_IDLE} ({points[0].load_text}): net of idle is uncertain; measure idle again "
-            "when no other process works"
-        )
+        if points and component in points[0].busy_w:
+            found.append(
+                f"{BUSY_IDLE} ({points[0].load_text}): net of idle is uncertain; measure idle "
+                "again when no other process works"
+            )
+        if any(component in one.unknown for one in points):
+            found.append(
+                f"{component}: whether other processes used it while idle power was measured is "
+                "unknown"
+            )
+        return found
 
     def _columns_of(self, component: str, source: str) -> tuple[Floats, Floats, Floats]:
         """Return times, powers and standard uncertainties of a component's points, in order."""
@@ -200,7 +205,7 @@ class Baseline:
             if not math.isnan(power_w):
                 idle_j, uncertainty_j = power_w * part.duration_s, off_w * part.duration_s
                 parts[name] = replace(part, idle_j=idle_j, idle_uncertainty_j=uncertainty_j)
-                notes |= dict.fromkeys(filter(None, [self.note(part.component, part.source)]))
+                notes |= dict.fromkeys(self.notes(part.component, part.source))
         return replace(energy.with_parts(parts), notes=tuple(notes))
 
     def to_json(self) -> list[dict[str, Any]]:

@@ -183,7 +183,7 @@ class EnergyEstimator:
         sums.components[component] = self._component(spans)
         shares = (self._attribution.note(component, one) for one in spans.shares.examples())
         notes = [*spans.notes(), *spans.coverage_notes(), *filter(None, shares)]
-        sums.notes.update(dict.fromkeys([*notes, *filter(None, [self._idle_note(spans.channel)])]))
+        sums.notes.update(dict.fromkeys([*notes, *self._idle_notes(spans.channel)]))
 
     def _curve(self, component: str, edges_s: Floats) -> ComponentCurve | None:
         if component not in self._curves:
@@ -261,9 +261,9 @@ class EnergyEstimator:
             contains=tuple(sorted(self._inside(channel.component))),
         )
 
-    def _idle_note(self, channel: Channel) -> str:
-        """Return why a component's idle power is doubtful; empty if it is not."""
-        return self.baseline.note(channel.component, channel.source) if self.baseline else ""
+    def _idle_notes(self, channel: Channel) -> list[str]:
+        """Return why a component's idle power is doubtful; nothing if it is not."""
+        return self.baseline.notes(channel.component, channel.source) if self.baseline else []
 
 
 class _Sums(NamedTuple):

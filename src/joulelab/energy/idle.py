@@ -141,8 +141,14 @@ class IdleMeasurement:
             uncertainty_w[name] = math.hypot(
                 uncertainty_w[name], _scatter_w(name, parts), range_w / COVERAGE_FACTOR
             )
+        unknown = {one for one in self._measured() if {*_by_use([one])} & {*self.unknown}}
         return replace(
-            point, power_w=power_w, uncertainty_w=uncertainty_w, load=self.load, busy_w=busy_w
+            point,
+            power_w=power_w,
+            uncertainty_w=uncertainty_w,
+            load=self.load,
+            busy_w=busy_w,
+            unknown=tuple(sorted(unknown & power_w.keys())),
         )
 
     def _measured(self) -> list[str]:

@@ -36,7 +36,7 @@ from joulelab.energy.data_exchange import DataVolume
 from joulelab.energy.uncertainty import component_own_share
 from joulelab.errors import JoulelabError, UserError
 from joulelab.format import count, duration, interval, joules, number, percent, quantity
-from joulelab.machine import machine_identity
+from joulelab.machine import describe
 from joulelab.meter import Meter
 from joulelab.recording.launcher import host_name
 from joulelab.recording.span_columns import SpanColumns
@@ -282,7 +282,7 @@ def read_energy(
         UserError: There is no recording.
         TraceError: A recording cannot be read.
     """
-    own = load_baseline(machine_identity)
+    own = load_baseline(describe)
     known = {} if own is None else {host_name(): own}
     return _add_up(gather(directory, known if baselines is None else baselines).recordings)
 

@@ -41,7 +41,7 @@ from joulelab.energy.energy import ROLES, ComponentEnergy, Energy, sensor_of
 from joulelab.energy.estimator import EnergyEstimator, energies_of_spans
 from joulelab.errors import UserError
 from joulelab.format import finite_or_none, nan_if_none
-from joulelab.machine import Machine, describe, machine_identity
+from joulelab.machine import Machine, describe
 from joulelab.recording.launcher import host_name
 from joulelab.recording.span_columns import SpanColumns
 from joulelab.recording.trace import Trace, read_trace
@@ -474,7 +474,7 @@ def _of_trace(directory: Path) -> Run:
         pid=header.get("parent_pid"),
         started_unix_s=nan_if_none(header.get("start_unix_s")),
         start_ns=int(header.get("start_ns") or first_ns),
-        baseline=load_baseline(machine_identity) if header.get("boot_id") == boot_id() else None,
+        baseline=load_baseline(describe) if header.get("boot_id") == boot_id() else None,
     )
     run = _until_last_reading(run, trace)
     is_closed = any(event.get("event") == "stop" for event in trace.events)

@@ -20,7 +20,7 @@ from joulelab.carbon.site import local_costs
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import Energy
 from joulelab.errors import TraceError, UserError
-from joulelab.machine import machine_identity
+from joulelab.machine import describe
 from joulelab.meter import Meter
 from joulelab.recording.trace import TraceReader
 from joulelab.recording.trace_format import READINGS_FILE
@@ -70,7 +70,7 @@ def open_source(path: Path, *, epochs: int | None = None) -> Source:
         return RunSource(path, record, epochs=epochs)
     if (path / READINGS_FILE).exists():
         # The saved idle power is on the clock of this boot.
-        baseline = load_baseline(machine_identity) if is_this_boot(header_of(path)) else None
+        baseline = load_baseline(describe) if is_this_boot(header_of(path)) else None
         return RecordingSource(path, title=path.resolve().name, baseline=baseline, epochs=epochs)
     raise UserError(
         f"there is nothing to watch in {path}",
