@@ -121,6 +121,23 @@ def test_a_step_contains_all_the_batches_that_it_accumulates(model, spans_of, ch
     assert [step.attributes["index"] for step in steps] == [0, 1, 2]
 
 
+def test_a_fit_of_no_epochs_has_a_total(model, energy_of):
+    callback = EnergyCallback()
+    fit(model, callback, epochs=0)
+    [row] = callback.history
+    assert row["fit_gross_j"] == pytest.approx(energy_of(*callback.meter.spans_named("fit")))
+    assert row["fit_other_gross_j"] == row["fit_gross_j"]
+
+
+def test_a_callback_that_a_model_has_twice_counts_once(model, spans_of, check_sums):
+    callback = EnergyCallback()
+    history = fit(model, callback, callback)
+    assert spans_of(callback.meter) == [["fit", EPOCH, EPOCH]]
+    check_sums(callback.meter)
+    assert len(history.history["energy_epoch_gross_j"]) == 2
+    assert sum("fit_gross_j" in row for row in callback.history) == 1
+
+
 def test_an_early_stop_ends_the_fit(model, spans_of, check_sums):
     callback = EnergyCallback()
     stop = keras.callbacks.EarlyStopping("val_loss", min_delta=100.0, patience=1)

@@ -262,6 +262,24 @@ def test_an_error_in_another_callback_ends_the_fit(trainer_with, spans_of, check
     check_sums(callback.meter)
 
 
+def test_a_fit_of_no_epochs_has_a_total(trainer_with, energy_of):
+    callback = EnergyCallback()
+    trainer_with(callback, max_epochs=0).fit(Tiny(), data())
+    [row] = callback.history
+    assert row["energy/fit_gross_j"] == pytest.approx(energy_of(*callback.meter.spans_named("fit")))
+    assert row["energy/fit_other_gross_j"] == row["energy/fit_gross_j"]
+
+
+def test_a_callback_that_a_trainer_has_twice_counts_once(trainer_with, spans_of, check_sums):
+    callback = EnergyCallback()
+    trainer = trainer_with(callback, callback)
+    trainer.fit(Tiny(), data())
+    assert spans_of(callback.meter) == [["fit", *[["epoch", *[["step"]] * 5]] * 2]]
+    check_sums(callback.meter)
+    assert sum("energy/epoch_gross_j" in row for row in callback.history) == 2
+    assert sum("energy/fit_gross_j" in row for row in callback.history) == 1
+
+
 def test_an_early_stop_ends_the_fit(trainer_with, spans_of, check_sums):
     callback = EnergyCallback()
     stop = pl.callbacks.EarlyStopping("val_loss", min_delta=100.0, patience=1)

@@ -336,6 +336,16 @@ def test_one_callback_for_several_trainers(trainer_with, spans_of):
         assert rows_of(trainer, "energy_fit_gross_j")
 
 
+def test_a_callback_that_a_trainer_has_twice_counts_once(measured, spans_of, check_sums):
+    trainer, callback = measured()
+    trainer.add_callback(callback)
+    trainer.train()
+    assert spans_of(callback.meter) == [["fit", *[["epoch", *[["step"]] * 6]] * 2]]
+    check_sums(callback.meter)
+    assert len(rows_of(trainer, "energy_epoch_gross_j")) == 2
+    assert len(rows_of(trainer, "energy_fit_gross_j")) == 1
+
+
 def test_a_resumed_training_continues_its_numbering(measured, trainer_with, tmp_path):
     trainer_with(save_strategy="steps", save_steps=8).train()
     trainer, callback = measured(num_train_epochs=3)

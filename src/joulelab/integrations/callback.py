@@ -84,6 +84,12 @@ class EnergyHooks:
         self._spans.end_at_last_hook()
         self.close()
 
+    def _end_spans(self, *, logs: bool = True) -> None:
+        """End all open spans. A fit that trained nothing has a total, too."""
+        if self._fit is None and self._spans.find("fit") is not None:
+            self._fit = self._begin_fit(logs=logs)
+        self._spans.end_all()
+
     def _end_fit(self, *, failed: bool = False) -> Metrics:
         if self.meter is not None:
             self.meter.attach_trackers()  # Frameworks end a tracker's run with the fit.

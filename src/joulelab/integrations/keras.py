@@ -52,7 +52,7 @@ class EnergyCallback(EnergyHooks, Callback):  # type: ignore[misc]
 
     def close(self) -> None:
         """End all open spans and the recording, and compute the remaining metrics."""
-        self._spans.end_all()
+        self._end_spans()
         if self._fit is not None:
             for epoch, row in self._fit.new_metrics(now=True):
                 self._add(epoch.epoch, row)
@@ -66,6 +66,8 @@ class EnergyCallback(EnergyHooks, Callback):  # type: ignore[misc]
         super().set_params(params)
 
     def on_train_begin(self, logs: Logs = None) -> None:
+        if self._spans.find("fit") is not None:
+            return  # the model has this callback twice
         self._spans.begin("fit")
         self._by_epoch = {}
         self._saved = getattr(self.model, "history", None)
@@ -79,6 +81,8 @@ class EnergyCallback(EnergyHooks, Callback):  # type: ignore[misc]
         if self._fit is None:
             total = self.params.get("epochs") if self._forecast else None
             self._fit = self._begin_fit(total_epochs=total - epoch if total else math.inf)
+        if self._fit.in_epoch:
+            return
         self._complete_history()
         self._batches_before = self._batches
         self._fit.begin_epoch(epoch, self._step)

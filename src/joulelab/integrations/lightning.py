@@ -65,6 +65,11 @@ class LightningHooks(EnergyHooks):
         self._restore_trainer: Callable[[], None] | None = None
 
     def setup(self, trainer: Trainer, _: Any, stage: str) -> None:
+        if trainer.callbacks.count(self) > 1:
+            # The loop over the callbacks that called this continues with the old list.
+            trainer.callbacks = [*trainer.callbacks]
+            trainer.callbacks.remove(self)
+            return
         self._begin_call()
         self._logs = trainer.local_rank == 0
         self._is_recording = should_record(first=self._logs)
@@ -202,7 +207,7 @@ class LightningHooks(EnergyHooks):
             logger.save()
 
     def _finish(self, trainer: Trainer) -> None:
-        self._spans.end_all()
+        self._end_spans(logs=self._logs)
         if self._fit is not None:
             self._log_epochs(trainer, now=True)
             self._log(trainer, self._end_fit(), _logged_at(trainer.global_step))

@@ -71,6 +71,7 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
         self._restore_steps: list[Callable[[], None]] = []
         self._is_wrapped = False  # whether the end of the running train() will be noticed
         self._trainer: Trainer | None = None
+        self._state: State | None = None
         self._attached: weakref.WeakSet[Trainer] = weakref.WeakSet()
         self._index = self._first_step = 0
         if trainer is not None:
@@ -94,7 +95,9 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
             return
         if self._trainer is not None:
             self._count_steps(self._trainer)
-        self._index = int((state.epoch or 0.0) + 1e-6)
+        if self._fit is not None and state is self._state:
+            return  # the trainer has this callback twice
+        self._index, self._state = int((state.epoch or 0.0) + 1e-6), state
         total_steps = state.max_steps - state.global_step if self._forecast else math.inf
         is_repeated = self._fit is not None
         if self._fit is None:
@@ -104,13 +107,13 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
             self._fit.begin_attempt(total_steps=total_steps)
 
     def on_epoch_begin(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
-        if self._fit is not None:
+        if self._fit is not None and not self._fit.in_epoch:
             self._log_epochs(state, control)
             self._fit.begin_epoch(self._index, state.global_step)
             self._index, self._first_step = self._index + 1, state.global_step
 
     def on_step_begin(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
-        if self._fit is not None and self._steps:
+        if self._fit is not None and self._steps and self._spans.find("step") is None:
             self._spans.begin("step", index=state.global_step)
 
     def on_step_end(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
