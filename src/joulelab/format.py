@@ -231,8 +231,8 @@ def relative_to(ratio: float, low: float, high: float) -> tuple[str, str]:
 def is_undetermined(low: float, high: float) -> bool:
     """Report whether the interval of a ratio determines nothing, and so is 0 to infinity.
 
-    :func:`joulelab.stats.estimates.ratio_interval` makes this of each that spans more than a factor
-    of 10 (:data:`joulelab.uncertain.MOST_FACTOR`) to either side.
+    :func:`joulelab.uncertain.ratio_interval` makes this of each that spans more than a factor of 10
+    (:data:`joulelab.uncertain.MOST_FACTOR`) to either side.
     """
     return low <= 0 and math.isinf(high)
 

@@ -177,6 +177,25 @@ def ratio(numerator: UncertainValue, denominator: UncertainValue) -> Ratio | Non
     return Ratio(value, value / factor, value * factor)
 
 
+def ratio_interval(value: float, half: float) -> tuple[float, float]:
+    """Return the interval of a ratio, from half of the interval of its logarithm.
+
+    It is 0 to infinity if it spans more than :data:`MOST_FACTOR` to either side: then the ratio
+    cannot be determined.
+
+    Example:
+        >>> low, high = ratio_interval(2.0, math.log(1.5))
+        >>> round(low, 3), round(high, 3), ratio_interval(1.0, 2.4)
+        (1.333, 3.0, (0.0, inf))
+    """
+    if math.isnan(half):
+        return math.nan, math.nan
+    if half > math.log(MOST_FACTOR):
+        return 0.0, math.inf
+    spread = math.exp(half)
+    return value / spread, value * spread
+
+
 def fieller_ratio(numerator: UncertainValue, denominator: UncertainValue) -> Ratio:
     """Return the ratio of two values with its interval by Fieller's theorem (Fieller 1954).
 

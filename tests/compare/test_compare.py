@@ -2,15 +2,18 @@
 
 import json
 import math
+import re
 import shutil
 import time
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from joulelab import Meter
 from joulelab.carbon.site import Site
-from joulelab.compare.compare import compare
+from joulelab.compare.compare import compare, estimate_effect
 from joulelab.compare.measurement import BASELINE, CANDIDATE, read_group
 from joulelab.compare.text import comparison_lines, practical_meaning, verdict
 from joulelab.energy.attribution import ALSO_USED, Share
@@ -23,6 +26,8 @@ from joulelab.run import summary
 from joulelab.runs.record import read_run
 from joulelab.sensors.sensor import Provenance
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
+from joulelab.stats.difference import Cell, Repeats
+from joulelab.uncertain import UncertainValue
 
 DAY_S = 86400.0
 NOW_UNIX_S = 1.79e9
@@ -92,6 +97,55 @@ def test_repeats_are_tested_and_the_interval_decides_about_a_limit(tmp_path, wri
     meaning = practical_meaning(same.effect)
     assert meaning.startswith("no practical difference: the whole interval is within 2 %")
     assert verdict(same.effect, 0.95).endswith(": no significant difference")
+
+
+ENERGIES_J = st.lists(st.floats(1e-9, 1e12), min_size=1, max_size=5)
+SCATTER = st.sampled_from([0.0, 1e-3, 0.02, 0.1, 1.0, 5.0])
+
+
+@given(ENERGIES_J, ENERGIES_J, SCATTER, st.sampled_from([0.0, 0.05, 2.0]))
+def test_no_interval_is_impossible_or_contradicts_the_test(baseline, candidate, scatter, gain):
+    def repeats(values_j, cause):
+        near_j = [values_j[0] * math.exp(scatter * math.sin(one)) for one in values_j]
+        values = tuple(UncertainValue(one, {cause: gain * one}) for one in near_j)
+        return Repeats(values, tuple((cause, index) for index in range(len(values))))
+
+    found = estimate_effect([Cell(repeats(baseline, "a"), repeats(candidate, "b"))])
+    low, high = found.ratio_interval
+    assert low <= found.ratio <= high
+    assert (low, high) == (0.0, math.inf) or found.significant or high / low <= 100.001
+    least_j, most_j = found.difference_interval
+    assert least_j <= found.difference <= most_j
+    if found.significant is not None:
+        assert found.significant == (low > 1 or high < 1)
+        assert found.significant == (least_j > 0 or most_j < 0) or 0 in (least_j, most_j)
+        assert least_j >= -found.baseline_mean * (1 + 1e-9)
+    assert "–" not in verdict(found, 0.95)
+    assert not re.search(r"(,\d{3}){2}", verdict(found, 0.95) + practical_meaning(found))
+
+
+@pytest.mark.parametrize(
+    ("baseline", "candidate", "text"),
+    [
+        ([100.0, 101.0], [100.0, 300.0], "cannot be determined from 2 and 2 runs, which vary"),
+        ([1.0, 1.01], [50.0, 51.0], "50.2 times as much in the candidate (95 % CI 46.9–53.8)"),
+        ([1.0, 1.01], [1e9, 1.01e9], "more than 1,000 times as much in the candidate: signif"),
+        ([1e9, 1.01e9], [1.0, 1.01], "less than 1/1,000 times as much in the candidate: signif"),
+        ([10.0, 10.1], [0.0, 0.0], "no ratio, since a value is not positive; significantly lower"),
+        ([0.0, 1.0], [0.0, 2.0], "no ratio, since a value is not positive"),
+        ([1e-9, 1e12], [1e-9, 1e12], "cannot be determined from 2 and 2 runs, which vary"),
+    ],
+)
+def test_no_multiple_is_stated_that_means_nothing(baseline, candidate, text):
+    found = estimate_effect([Cell(Repeats.of(*baseline), Repeats.of(*candidate))])
+    assert verdict(found, 0.95).startswith(text)
+    assert "–" not in practical_meaning(found)
+
+
+def test_a_single_run_with_an_uncertain_sensor_does_not_vary():
+    one = Repeats((UncertainValue(10.0, own=20.0),), ("a",))
+    text = verdict(estimate_effect([Cell(one, one)]), 0.95)
+    assert text == "cannot be determined from 1 and 1 run, which are too uncertain"
 
 
 def test_a_new_run_against_a_baseline_of_several(tmp_path, write_run, write_runs):

@@ -27,7 +27,10 @@ from joulelab.format import finite_or_none
 from joulelab.recording.trace import read_trace
 from joulelab.recording.trace_format import READINGS_FILE
 from joulelab.stats.difference import Cell, Difference, Repeats, difference, holm
-from joulelab.uncertain import CONFIDENCE
+from joulelab.uncertain import CONFIDENCE, ratio_interval
+
+MOST_MULTIPLE = 1000
+"""Of a greater ratio only this is stated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +46,12 @@ class Effect:
     n_baseline: int  # number of runs
     n_candidate: int
     ratio: float  # of geometric means; NaN if a value is not positive
-    ratio_interval: tuple[float, float]
+    ratio_interval: tuple[float, float]  # ends beyond a factor of 10 are 0 and infinite
     difference: float  # candidate minus baseline
-    difference_interval: tuple[float, float]
+    difference_interval: tuple[float, float]  # where tested, it agrees with that of the ratio
     p: float  # p-value of no difference
     test: str  # that p is from; empty if it cannot be tested
-    detectable_ratio: float  # detected with a power of 0.8
+    detectable_ratio: float  # detected with a power of 0.8; NaN if too large to mean anything
     significant: bool | None  # whether the interval excludes no difference; None if not tested
     logarithms: Difference  # what the ratio was computed from
 
@@ -206,7 +209,13 @@ def estimate_effect(
             assumed_sd = assumed_scatter * abs(one.baseline.mean)
         on_values = difference(cells, assumed_sd)
     tested = on_logs if is_positive else on_values
-    low, high = on_logs.interval(confidence)
+    significant = tested.half_width(confidence) < abs(tested.value) if tested.is_tested else None
+    of_ratio = ratio_ends(on_logs, confidence, significant=significant)
+    of_difference = on_values.interval(confidence)
+    if one is not None and is_positive and on_logs.is_tested:
+        of_difference = difference_ends(one.baseline.mean, of_ratio, on_values, confidence)
+    detectable = on_logs.detectable(confidence)
+    is_known = detectable <= math.log(MOST_MULTIPLE)
     return Effect(
         levels=levels or {},
         baseline_mean=one.baseline.ratio_of_sums if one else math.nan,
@@ -214,15 +223,59 @@ def estimate_effect(
         n_baseline=sum(cell.baseline.n for cell in cells),
         n_candidate=sum(cell.candidate.n for cell in cells),
         ratio=_exp(on_logs.value),
-        ratio_interval=(_exp(low), _exp(high)),
+        ratio_interval=of_ratio,
         difference=on_values.value,
-        difference_interval=on_values.interval(confidence),
+        difference_interval=of_difference,
         p=tested.p,
         test=tested.test,
-        detectable_ratio=_exp(on_logs.detectable(confidence)),
-        significant=tested.half_width(confidence) < abs(tested.value) if tested.is_tested else None,
+        detectable_ratio=math.exp(detectable) if is_known else math.nan,
+        significant=significant,
         logarithms=on_logs,
     )
+
+
+def ratio_ends(
+    on_logs: Difference, confidence: float, *, significant: bool | None
+) -> tuple[float, float]:
+    """Return the interval of a ratio, of which an end that determines nothing is 0 or infinite.
+
+    If the ratio is significant, the end towards 1 is known nevertheless.
+
+    Example:
+        >>> wide = Difference(math.log(50), 0.0, 0.0, scatter=0.3, df=1.0)
+        >>> [round(end, 1) for end in ratio_ends(wide, 0.95, significant=True)]
+        [1.1, inf]
+    """
+    half = on_logs.half_width(confidence)
+    low, high = ratio_interval(_exp(on_logs.value), half)
+    if significant and math.isinf(high):
+        if on_logs.value > 0:
+            low = _exp(on_logs.value - half)
+        else:
+            high = _exp(on_logs.value + half)
+    return low, high
+
+
+def difference_ends(
+    baseline: float, of_ratio: tuple[float, float], on_values: Difference, confidence: float
+) -> tuple[float, float]:
+    """Return the interval of a difference from that of the ratio, so that the two agree.
+
+    What sensors share and does not cancel in the difference is added in quadrature, but no end
+    moves beyond 0, nor below where the candidate would be negative.
+
+    Example:
+        >>> found = Difference(10.0, shared=0.0, own=0.0, scatter=9.0, df=2.0)
+        >>> [round(end, 6) for end in difference_ends(100.0, (0.5, 1.3), found, 0.95)]
+        [-50.0, 30.0]
+    """
+    low, high = (baseline * (ratio - 1) for ratio in of_ratio)
+    value = on_values.value
+    shared = replace(on_values, own=0.0, scatter=math.nan).half_width(confidence)
+    below = value - math.hypot(max(value - low, 0.0), shared)
+    above = value + math.hypot(max(high - value, 0.0), shared)
+    least = 0.0 if low > 0 else -baseline
+    return max(below, least), min(above, 0.0) if high < 0 else above
 
 
 def _costs(group: Group, site: Site) -> Costs | None:

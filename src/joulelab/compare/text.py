@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from joulelab.compare.compare import Comparison, Effect
+from joulelab.compare.compare import MOST_MULTIPLE, Comparison, Effect
 from joulelab.compare.measurement import Group
 from joulelab.format import (
     count,
+    interval,
+    number,
     p_value,
     percent,
     quantity,
@@ -17,7 +19,7 @@ from joulelab.format import (
     watt_hours,
     with_interval,
 )
-from joulelab.uncertain import is_determined
+from joulelab.uncertain import MOST_FACTOR, is_determined
 
 NEGLIGIBLE, SMALL, MODERATE = 0.02, 0.05, 0.20
 """Effects below these are negligible, small, moderate; above the last they are large.
@@ -68,25 +70,32 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
 
 def verdict(effect: Effect, confidence: float) -> str:
     """Write an effect in one line, which never claims more than was tested."""
+    change = effect.difference if math.isnan(effect.ratio) else effect.ratio - 1
+    side = "higher" if change > 0 else "lower"
     if math.isnan(effect.ratio):
-        return "no ratio, since a value is not positive"
-    change = effect.ratio - 1
-    low, high = (ratio - 1 for ratio in effect.ratio_interval)
-    text = "equal"
-    if change:
-        text = f"{percent(abs(change))} {'higher' if change > 0 else 'lower'} in the candidate"
+        text = "no ratio, since a value is not positive"
+        is_claimed = effect.significant and not math.isnan(change)
+        return f"{text}; significantly {side} in the candidate" if is_claimed else text
+    low, high = effect.ratio_interval
+    runs = f"{effect.n_baseline} and {count(effect.n_candidate, 'run')}"
+    if not effect_is_determined(effect):
+        if effect.significant:
+            return f"significantly {side} in the candidate; {runs} cannot determine by how much"
+        why = "which vary too much" if effect.test else "which are too uncertain"
+        return f"{undetermined(runs)}, {why}"
+    text = f"{percent(abs(change))} {side} in the candidate" if change else "equal"
+    ends = f" ({_level(confidence)}{change_range(low - 1, high - 1)})"
+    if max(effect.ratio, 1 / effect.ratio) > MOST_MULTIPLE:
+        multiple = "more than " if change > 0 else "less than 1/"
+        text, ends = f"{multiple}{MOST_MULTIPLE:,} times as much in the candidate", ""
+    elif effect.ratio > MOST_FACTOR:
+        text = f"{number(effect.ratio)} times as much in the candidate"
+        ends = f" ({_level(confidence)}{interval(low, high, effect.ratio)})"
     if math.isnan(low):
         return f"{text}, without an interval"
-    if not effect_is_determined(effect):
-        runs = f"{effect.n_baseline} and {count(effect.n_candidate, 'run')}"
-        if effect.significant:
-            side = "higher" if change > 0 else "lower"
-            return f"significantly {side} in the candidate; {runs} cannot determine by how much"
-        return f"{undetermined(runs)}, which vary too much"
-    text += f" ({_level(confidence)}{change_range(low, high)})"
     if effect.significant is None:
-        return f"{text}: not tested, since one run each cannot show how much runs vary"
-    return f"{text}: {'significant' if effect.significant else 'no significant difference'}"
+        return f"{text}{ends}: not tested, since one run each cannot show how much runs vary"
+    return f"{text}{ends}: {'significant' if effect.significant else 'no significant difference'}"
 
 
 def practical_meaning(effect: Effect) -> str:
@@ -97,7 +106,7 @@ def practical_meaning(effect: Effect) -> str:
     low, high = effect.ratio_interval
     if effect.test and low >= 1 / (1 + NEGLIGIBLE) and high <= 1 + NEGLIGIBLE:
         text = f"no practical difference: the whole interval is within {percent(NEGLIGIBLE, 1)}"
-    elif effect.significant is False:
+    elif effect.significant is False and not math.isnan(low):
         text += f" if real; the true effect may be {change_range(low - 1, high - 1)}"
     elif effect.significant is None and text not in ("no practical difference", "unknown"):
         text += " if real"

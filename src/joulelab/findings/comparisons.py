@@ -44,7 +44,8 @@ from joulelab.stats.blocked_means import (
     simultaneous_ratio,
 )
 from joulelab.stats.difference import Difference
-from joulelab.stats.estimates import Estimate, estimate_ratio, mean_with_errors, ratio_interval
+from joulelab.stats.estimates import Estimate, estimate_ratio, mean_with_errors
+from joulelab.uncertain import ratio_interval
 
 ROUNDING = 1e-9
 """Ratios that differ relatively by less are equal."""

@@ -30,7 +30,7 @@ from joulelab.runs import FACTORS
 from joulelab.runs.study_runs import Study
 from joulelab.stats.blocked_means import UNKNOWN_MEAN, as_row, mean_contrast
 from joulelab.stats.difference import Difference, holm, holm_confidence
-from joulelab.stats.estimates import ratio_interval
+from joulelab.uncertain import ratio_interval
 
 POINT_DECIMALS = 6
 """Accuracies that differ by less than this many decimals of a point are equal but for rounding."""

@@ -35,7 +35,16 @@ from joulelab.carbon.site import Site
 from joulelab.energy.data_exchange import DataVolume
 from joulelab.energy.uncertainty import component_own_share
 from joulelab.errors import JoulelabError, UserError
-from joulelab.format import count, duration, interval, joules, number, percent, quantity
+from joulelab.format import (
+    count,
+    duration,
+    interval,
+    is_undetermined,
+    joules,
+    number,
+    percent,
+    quantity,
+)
 from joulelab.machine import describe
 from joulelab.meter import Meter
 from joulelab.recording.launcher import host_name
@@ -530,6 +539,8 @@ def compare_trainings(
     def times(candidate: Repeats) -> str:
         effect = estimate_effect([Cell(baseline, candidate)])
         ends = interval(*effect.ratio_interval, effect.ratio)
+        if is_undetermined(*effect.ratio_interval):
+            return "an unknown number of times"
         return f"{number(effect.ratio)} times{f' (95 % CI {ends})' if ends else ''}"
 
     baseline = repeats(map(_own_energy, centralised))

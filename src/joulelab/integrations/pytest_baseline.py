@@ -12,7 +12,7 @@ from typing import Any, Self, TypedDict
 from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.energy.uncertainty import METRICS, find_boards, metric_value
 from joulelab.errors import UserError
-from joulelab.format import count, number
+from joulelab.format import count, interval, is_undetermined, number, undetermined
 from joulelab.machine import Machine, describe
 from joulelab.sensors.sensor import Provenance
 from joulelab.storage import read_whole, write_whole, writing
@@ -145,9 +145,12 @@ def _compare(runs: Sequence[tuple[Energy, Boards]], tolerance: float) -> Baselin
     *before, now = values
     baseline, candidate = Repeats(tuple(before), tuple(range(len(before)))), Repeats((now,), (-1,))
     effect = estimate_effect([Cell(baseline, candidate)])
-    low, high = (number(end, like=effect.ratio) for end in effect.ratio_interval)
-    text = f"{number(effect.ratio)} times its baseline (95 % CI {low}–{high}; "
-    text += f"{count(len(before), 'run')})"
+    low, high = effect.ratio_interval
+    runs = count(len(before), "run")
+    ends = f"95 % CI {interval(low, high, effect.ratio)}; {runs}"
+    text = f"{number(effect.ratio)} times its baseline ({ends})"
+    if is_undetermined(low, high):
+        text = f"how many times its baseline {undetermined(runs)}"
     if not effect.test:
         text += f": not tested, {ADVISED_RUNS} runs or more show how much it varies"
     return BaselineResult(effect.is_above(tolerance), text)

@@ -17,12 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
+from scipy import special
 
 from joulelab.arrays import Floats
 from joulelab.stats.difference import Difference
-from joulelab.stats.estimates import Estimate, ratio_interval
+from joulelab.stats.estimates import UPPER, Estimate
 from joulelab.stats.variance import Codes, prior, within
-from joulelab.uncertain import CONFIDENCE
+from joulelab.uncertain import CONFIDENCE, ratio_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +136,9 @@ def mean_over(
 ) -> Difference:
     """Return the mean over models that ran in blocks, where both are samples of others.
 
-    The variance is that over models plus that over blocks of what all models of a block share;
-    degrees of freedom are Satterthwaite's.
+    The variance is that over models plus that over blocks of what all models of a block share.
+    Degrees of freedom are Satterthwaite's, or fewer: two blocks that are alike by chance would
+    count for too little, so that no interval is narrower than one from either variance alone.
 
     Args:
         values: One for each of at least two models. Shape: (models,).
@@ -149,6 +151,11 @@ def mean_over(
     total = variance + block_variance
     spread = variance**2 / (n - 1) + (block_variance**2 / block_df if block_df > 0 else 0.0)
     df = total**2 / spread if spread > 0 else n - 1.0
+    for part, own_df in ((variance, n - 1.0), (block_variance, block_df)):
+        if part > 0:
+            least = float(special.stdtrit(own_df, UPPER)) * math.sqrt(part / total)
+            if least > float(special.stdtrit(df, UPPER)):
+                df = float(special.stdtridf(UPPER, least))
     return replace(errors, value=float(np.mean(values)), scatter=math.sqrt(total), df=df)
 
 

@@ -15,7 +15,7 @@ from scipy.special import ndtri
 
 from joulelab.arrays import Floats
 from joulelab.stats.variance import Codes, prior, scatter
-from joulelab.uncertain import CONFIDENCE, MOST_FACTOR
+from joulelab.uncertain import CONFIDENCE, ratio_interval
 
 UPPER = (1 + CONFIDENCE) / 2
 """The quantile at the upper end of an interval."""
@@ -167,7 +167,7 @@ def estimate_ratio(
     """Return one row's quantity over another's; unknown unless both are positive.
 
     The relative half-widths of the two add in quadrature, on a logarithmic scale, so that x/y and
-    y/x have the same interval, see :func:`ratio_interval`.
+    y/x have the same interval, see :func:`joulelab.uncertain.ratio_interval`.
 
     Both rows have ``column`` with its ends ``_low``, ``_high``, ``_n`` and ``_random``, as in
     :func:`joulelab.findings.summary.summary`. ``shared`` states whether what all repeats of a row
@@ -186,25 +186,6 @@ def estimate_ratio(
     half = math.hypot(*(_relative(row, column, shared) for row in rows))
     n = min(int(row[f"{column}_n"]) for row in rows)
     return Estimate(above / below, *ratio_interval(above / below, half), n)
-
-
-def ratio_interval(value: float, half: float) -> tuple[float, float]:
-    """Return the interval of a ratio, from half of the interval of its logarithm.
-
-    It is 0 to infinity if it spans more than :data:`joulelab.uncertain.MOST_FACTOR` to either side:
-    then the ratio cannot be determined.
-
-    Example:
-        >>> low, high = ratio_interval(2.0, math.log(1.5))
-        >>> round(low, 3), round(high, 3), ratio_interval(1.0, 2.4)
-        (1.333, 3.0, (0.0, inf))
-    """
-    if math.isnan(half):
-        return math.nan, math.nan
-    if half > math.log(MOST_FACTOR):
-        return 0.0, math.inf
-    spread = math.exp(half)
-    return value / spread, value * spread
 
 
 def mean_with_errors(values: Floats, halves: Floats) -> tuple[float, float]:
