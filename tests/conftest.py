@@ -119,3 +119,27 @@ def run(capsys):
         return stop.value.code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture
+def printed(run):
+    """Run ``joulelab`` with some arguments, which must succeed; return its output."""
+
+    def call(*arguments):
+        code, out, err = run(*arguments)
+        assert code == 0, err
+        return out
+
+    return call
+
+
+@pytest.fixture
+def refused(run):
+    """Run ``joulelab`` with some arguments, which must end with 2 and one line; return the line."""
+
+    def call(*arguments):
+        code, out, err = run(*arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1), err
+        return err
+
+    return call

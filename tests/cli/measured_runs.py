@@ -20,7 +20,7 @@ def joulelab(*words, home=None, text=None, **variables):
     """Run the command as a process."""
     own = {} if home is None else {"JOULELAB_HOME": str(home)}
     return subprocess.run(
-        [sys.executable, "-m", "joulelab", *words],
+        [sys.executable, "-m", "joulelab", *map(str, words)],
         env=os.environ | own | variables,
         input=text,
         capture_output=True,

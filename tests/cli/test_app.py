@@ -23,14 +23,6 @@ def test_a_group_without_a_command_shows_its_help(group):
     assert result.stdout == joulelab(*group, "--help").stdout
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_with_an_example(command):
-    result = joulelab(command, "--help")
-    assert result.returncode == 0
-    assert "Example:" in result.stdout
-    assert f"joulelab {command}" in result.stdout
-
-
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [

@@ -39,7 +39,7 @@ def add(run, kind, *address, name="desk"):
     return run("doctor", "--add", kind, "--name", name, *fast, "--", *address)
 
 
-def test_a_plug_is_tried_shown_and_saved(run, home):
+def test_a_plug_is_tried_shown_and_saved(run, printed, home):
     with served(shelly_second, RISING, update_s=0.05) as server:
         code, out, err = add(run, "shelly", server.address)
         assert (code, err) == (0, "")
@@ -53,25 +53,23 @@ def test_a_plug_is_tried_shown_and_saved(run, home):
         assert (home / "sensors.toml").stat().st_mode & 0o077 == 0
         # The same again changes nothing.
         before = (home / "sensors.toml").read_text()
-        assert add(run, "shelly", server.address)[0] == 0
+        add(printed, "shelly", server.address)
         assert saved(home).keys() == tomllib.loads(before).keys()
-        code, out, _ = run("doctor")
-        assert "shelly.desk.counter" in out
+        assert "shelly.desk.counter" in printed("doctor")
 
 
-def test_a_slow_meter_is_saved_with_its_update_period(run, home, monkeypatch):
+def test_a_slow_meter_is_saved_with_its_update_period(printed, home, monkeypatch):
     monkeypatch.setattr(adding, "UNCHANGED_S", 5.0)
     with served(tasmota, RISING, update_s=0.6) as server:
-        assert add(run, "tasmota", server.address)[0] == 0
+        add(printed, "tasmota", server.address)
     assert saved(home)["desk"]["update_period_s"] == pytest.approx(0.6, abs=0.15)
 
 
-def test_redfish_is_saved_with_what_it_has(run, home):
+def test_redfish_is_saved_with_what_it_has(printed, home):
     with served(redfish_with_metrics, constant(344.0)) as server:
-        assert add(run, "redfish", f"http://{server.address}", name="a")[0] == 0
+        add(printed, "redfish", f"http://{server.address}", name="a")
     with served(redfish_supplies, constant(344.0)) as server:
-        code, out, _ = add(run, "redfish", f"http://{server.address}", name="b")
-        assert code == 0
+        out = add(printed, "redfish", f"http://{server.address}", name="b")
         assert "psu:1 power" in out
     entries = saved(home)
     assert (entries["a"]["energy"], entries["a"]["chassis"]) == (True, "1U")
@@ -79,62 +77,55 @@ def test_redfish_is_saved_with_what_it_has(run, home):
 
 
 def test_the_sampling_period_of_a_controller_is_taken_from_its_answer(
-    run, home, tmp_path, monkeypatch
+    printed, home, tmp_path, monkeypatch
 ):
     text = "Instantaneous power reading: 220 Watts\nSampling period: {} Seconds.\n"
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     for stated, saved_s in (("00000005", 5.0), ("00699043", None), ("00000001", None)):
         write_ipmitool(tmp_path / "bin", text.format(stated))
-        assert add(run, "ipmi", name=f"of{stated}")[0] == 0
+        add(printed, "ipmi", name=f"of{stated}")
         assert saved(home)[f"of{stated}"].get("update_period_s") == saved_s
 
 
-def test_comments_and_broken_entries_stay(run, home):
+def test_comments_and_broken_entries_stay(run, printed, home):
     home.mkdir()
     (home / "sensors.toml").write_text('# mine\n[broken]\nkind = "tasmota"\n')
     code, _, err = run("doctor")
     assert code == 2
     assert "[broken] is wrong: it has no address" in err
-    assert add(run, "command", "echo", "55.5")[0] == 0
+    add(printed, "command", "echo", "55.5")
     assert (home / "sensors.toml").read_text().startswith("# mine\n[broken]\n")
     assert saved(home)["desk"]["command"] == ["echo", "55.5"]
-    code, out, err = run("doctor", "--json")
+    code, out, _ = run("doctor", "--json")
     assert code == 2
     assert json.loads(out)["sensors"][0]["component"] == "plug:desk"
 
 
-def test_what_does_not_answer_is_not_saved(run, home):
+def test_what_does_not_answer_is_not_saved(refused, home):
     for kind, address, reason in (
         ("tasmota", "127.0.0.1:9", "refuses the connection"),
         ("command", "false", "failed with status 1"),
         ("tasmota", "http://root:geheim@x", "user or password"),
     ):
-        code, out, err = add(run, kind, address)
-        assert (code, out) == (2, "")
+        err = add(refused, kind, address)
         assert reason in err
         assert "geheim" not in err
-        assert err.count("\n") == 1
     assert not (home / "sensors.toml").exists()
 
 
-def test_another_meter_of_the_same_name_is_refused(run, home):
-    assert add(run, "command", "echo", "1")[0] == 0
-    code, _, err = add(run, "command", "echo", "2")
-    assert code == 2
-    assert "--name" in err
+def test_another_meter_of_the_same_name_is_refused(printed, refused, home):
+    add(printed, "command", "echo", "1")
+    assert "--name" in add(refused, "command", "echo", "2")
     assert saved(home)["desk"]["command"] == ["echo", "1"]
 
 
-def test_a_dry_run_saves_nothing(run, home):
-    code, out, _ = run("doctor", "--add", "command", "--dry-run", "--json", "--", "echo", "5")
-    assert code == 0
+def test_a_dry_run_saves_nothing(printed, home):
+    out = printed("doctor", "--add", "command", "--dry-run", "--json", "--", "echo", "5")
     assert json.loads(out)["entry"]["command"] == ["echo", "5"]
     assert not home.exists()
 
 
-def test_options_of_adding_need_a_kind(run):
+def test_options_of_adding_need_a_kind(refused):
     for arguments in (("192.168.1.20",), ("--name", "desk"), ("--add", "tasmota", "a", "b")):
-        code, _, err = run("doctor", *arguments)
-        assert code == 2
-        assert err
-    assert run("doctor", "--add", "command", "--set", "power", "--", "echo", "5")[0] == 2
+        refused("doctor", *arguments)
+    refused("doctor", "--add", "command", "--set", "power", "--", "echo", "5")

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 from live_sysfs import LiveRapl
+from measured_runs import joulelab
 
 from joulelab.cli import doctor, doctor_check
 from joulelab.doctor import self_test
@@ -103,9 +104,7 @@ def test_counters_of_the_kernel(checked, monkeypatch, tmp_path):
 
 
 def test_an_unknown_sensor_is_the_users_error(tmp_path):
-    environment = os.environ | {"JOULELAB_SENSORS": "nonsense", "JOULELAB_HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "joulelab", "doctor", "--check"]
-    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    found = joulelab("doctor", "--check", home=tmp_path, JOULELAB_SENSORS="nonsense")
     assert found.returncode == 2
     assert "no sensor 'nonsense'" in found.stderr
     assert "Traceback" not in found.stderr

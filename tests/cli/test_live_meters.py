@@ -80,10 +80,10 @@ def test_a_sensor_is_calibrated_against_a_live_meter(home, tmp_path):
         assert "measures more than the board" in done.stdout
 
 
-def test_a_meter_that_is_not_there_is_named(home, run, monkeypatch):
+def test_a_meter_that_is_not_there_is_named(home, refused, monkeypatch):
     monkeypatch.setenv("JOULELAB_HOME", str(home))
     monkeypatch.setattr(time, "sleep", lambda _: None)
     monkeypatch.setenv("JOULELAB_SENSORS", "host")
-    code, _, err = run("calibrate", "--meter", "plug:desk", "--board", "GPU-1", "--duration", "5")
-    assert code == 2
-    assert "power channel" in err
+    assert "power channel" in refused(
+        "calibrate", "--meter", "plug:desk", "--board", "GPU-1", "--duration", "5"
+    )

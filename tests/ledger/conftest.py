@@ -1,7 +1,6 @@
 """Records of runs with invented values: no machine measured them."""
 
 from datetime import datetime
-from types import SimpleNamespace
 
 import pytest
 
@@ -77,13 +76,3 @@ def make_energy():
 @pytest.fixture
 def request_spans():
     return requests
-
-
-@pytest.fixture
-def joulelab(run):
-    """The command in this process: exit code, standard output and standard error."""
-
-    def call(*arguments):
-        return SimpleNamespace(**dict(zip(("code", "out", "err"), run(*arguments), strict=True)))
-
-    return call

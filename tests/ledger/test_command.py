@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from measured_runs import joulelab
 
 from joulelab.energy.attribution import Share
 from joulelab.energy.data_exchange import DataExchange, DataVolume
@@ -17,19 +18,18 @@ from joulelab.runs.selection import open_runs
 from joulelab.sensors.sensor import DataPlace, Quantity
 
 
-def test_this_week_compared_with_last_week(tmp_path, run_record, monkeypatch, joulelab):
+def test_this_week_compared_with_last_week(tmp_path, run_record, monkeypatch, printed):
     saved = tmp_path / "home" / "runs"
     run_record(saved / "last", 1.8e6, began="2026-11-10T00:00Z", phase="train")
     run_record(saved / "this", 3.6e6, began="2026-11-17T00:00Z", phase="train")
-    result = joulelab("ledger", "--by", "week", "--country", "DE", "--price", "0.3",
+    out = printed("ledger", "--by", "week", "--country", "DE", "--price", "0.3",
         "--currency", "EUR")  # fmt: skip
-    assert result.code == 0, result.err
     for words in ("3,600 kJ", "+100 %", "2026-W47", "0.300 EUR", "330 g", "Germany, mean of 2025"):
-        assert words in result.out
+        assert words in out
     # No terminal, and narrow: nothing is cut off.
     monkeypatch.setenv("COLUMNS", "50")
-    narrow = joulelab("ledger", "--by", "week", "--country", "DE", "--price", "0.3", "--currency",
-        "EUR").out  # fmt: skip
+    narrow = printed("ledger", "--by", "week", "--country", "DE", "--price", "0.3", "--currency",
+        "EUR")  # fmt: skip
     assert "…" not in narrow
     assert "0.300 EUR" in narrow
 
@@ -45,40 +45,37 @@ HOSTILE_NAMES = [
 
 @pytest.mark.parametrize("by", ["command", "project", "host"])
 def test_names_are_shown_as_they_are_and_never_reach_the_terminal_as_commands(
-    tmp_path, run_record, joulelab, by
+    tmp_path, run_record, run, by
 ):
     for number, name in enumerate(HOSTILE_NAMES):
         run_record(tmp_path / str(number), 3.6e6, name=name, project=name, host=name)
-    result = joulelab("ledger", tmp_path, "--by", by)
-    assert result.code == 0, result.err
-    assert "eval [/data/val]" in result.out
-    assert "[bold]x[/bold]" in result.out
-    assert r"red \x1b[31m" in result.out
-    assert "\x1b" not in result.out + result.err
-    assert "\u202e" not in result.out
+    code, out, err = run("ledger", tmp_path, "--by", by)
+    assert code == 0, err
+    assert "eval [/data/val]" in out
+    assert "[bold]x[/bold]" in out
+    assert r"red \x1b[31m" in out
+    assert "\x1b" not in out + err
+    assert "\u202e" not in out
 
 
-def test_carbon_is_weighted_with_the_intensities_of_its_time(tmp_path, joulelab):
-    command = [sys.executable, "-m", "joulelab", "run", "--sensors", "simulated", "--wait"]
-    ran = subprocess.run([*command, "--", "sleep", "1"], capture_output=True, check=False)
+def test_carbon_is_weighted_with_the_intensities_of_its_time(tmp_path, printed):
+    ran = joulelab("run", "--sensors", "simulated", "--wait", "--", "sleep", "1")
     assert ran.returncode == 0, ran.stderr
     (record,) = open_runs()
     middle_s = (record.started_unix_s + record.ended_unix_s) / 2
     steps = {middle_s - 1000: 900, middle_s: 100, middle_s + 1000: 0}
     rows = [f"{datetime.fromtimestamp(t, UTC).isoformat()},{value}" for t, value in steps.items()]
     (tmp_path / "grid.csv").write_text("time,g_per_kwh\n" + "\n".join(rows) + "\n")
-    result = joulelab("ledger", "--intensity-file", tmp_path / "grid.csv", "--json")
-    ledger = json.loads(result.out)
+    ledger = json.loads(printed("ledger", "--intensity-file", tmp_path / "grid.csv", "--json"))
     assert "weighted by energy" in ledger["sources"][0]
     assert 100 < ledger["total"]["carbon_g"] / ledger["total"]["gross_kwh"] < 900
 
 
-def test_json_and_csv_have_the_same_rows(tmp_path, run_record, joulelab):
+def test_json_and_csv_have_the_same_rows(tmp_path, run_record, printed):
     run_record(tmp_path / "jobs" / "one", 3.6e6, phase="train")
     run_record(tmp_path / "jobs" / "two", 1.2e6)
     out = tmp_path / "rows.csv"
-    result = joulelab("ledger", tmp_path / "jobs", "--json", "--csv", out)
-    ledger = json.loads(result.out)
+    ledger = json.loads(printed("ledger", tmp_path / "jobs", "--json", "--csv", out))
     assert [row["key"] for row in ledger["rows"]] == ["train", "untagged"]
     assert ledger["total"]["gross_j"] == pytest.approx(4.8e6)
     assert ledger["total"]["carbon_g"] is None
@@ -88,11 +85,9 @@ def test_json_and_csv_have_the_same_rows(tmp_path, run_record, joulelab):
     assert rows[0]["carbon_g"] == ""
 
 
-def test_an_empty_ledger_explains_how_to_begin(joulelab):
-    result = joulelab("ledger")
-    assert result.code == 0
-    assert "joulelab run" in result.out
-    assert "no runs match" in joulelab("ledger", "--project", "x").out
+def test_an_empty_ledger_explains_how_to_begin(printed):
+    assert "joulelab run" in printed("ledger")
+    assert "no runs match" in printed("ledger", "--project", "x")
 
 
 @pytest.mark.parametrize(
@@ -107,24 +102,21 @@ def test_an_empty_ledger_explains_how_to_begin(joulelab):
         (["inference", "--requests-per-day", "10", "--energy-per-request", "-1"], "0 or more"),
     ],
 )
-def test_errors_are_one_line(arguments, hint, joulelab):
-    result = joulelab("ledger", *arguments)
-    assert result.code == 2
-    assert hint in result.err
-    assert result.err.count("\n") == 1
+def test_errors_are_one_line(arguments, hint, refused):
+    assert hint in refused("ledger", *arguments)
 
 
-def test_break_even_of_runs(tmp_path, run_record, request_spans, joulelab):
+def test_break_even_of_runs(tmp_path, run_record, request_spans, printed):
     run_record(tmp_path / "train-a", 1e6)
     run_record(tmp_path / "train-b", 3e6)
     run_record(tmp_path / "serve-a", 2000.0, tags={"samples": "1000"})
     span = request_spans(1000, 1000.0, 900.0, 1100.0)
     run_record(tmp_path / "serve-b", 1200.0, spans=(span,))
-    result = joulelab(
+    out = printed(
         "ledger", "break-even", f"small={tmp_path}/train-a,{tmp_path}/serve-a",
         f"large={tmp_path}/train-b,{tmp_path}/serve-b", "--json",
     )  # fmt: skip
-    found = json.loads(result.out)
+    found = json.loads(out)
     assert found["requests"] == pytest.approx(2e6)
     assert found["requests_low"] < 2e6 < found["requests_high"]
     assert [one["efficient"] for one in found["ranges"]] == ["small", None, "large"]
@@ -156,32 +148,30 @@ def test_a_study_gives_both_energies_and_the_scatter_of_its_repeats(tmp_path, sy
     assert one.per_request.value == pytest.approx(infer["energy"]["gross_j"] / infer["samples"])
 
 
-def test_a_study_of_several_models_asks_which(tmp_path, synthetic, joulelab):
+def test_a_study_of_several_models_asks_which(tmp_path, synthetic, refused):
     study = synthetic.Writer(tmp_path / "study", models=["LeNet", "VGG16"])
     study.cell("LeNet", 0)
     study.cell("VGG16", 0)
-    result = joulelab("ledger", "break-even", tmp_path / "study", f"{tmp_path}/study:VGG61")
-    assert result.code == 2
-    assert "they differ in model" in result.err
-    result = joulelab("ledger", "break-even", f"{tmp_path}/study:VGG61", f"{tmp_path}/study:LeNet")
-    assert "did you mean VGG16?" in result.err
+    vgg61, lenet = f"{tmp_path}/study:VGG61", f"{tmp_path}/study:LeNet"
+    assert "they differ in model" in refused("ledger", "break-even", tmp_path / "study", vgg61)
+    assert "did you mean VGG16?" in refused("ledger", "break-even", vgg61, lenet)
 
 
-def test_inference_against_the_training_of_the_ledger(tmp_path, run_record, joulelab):
+def test_inference_against_the_training_of_the_ledger(tmp_path, run_record, printed):
     run_record(tmp_path / "home" / "runs" / "one", 3.6e6, phase="train", project="digits")
     assert training_energy("3.6e6").value == 3.6e6
     arguments = ("ledger", "inference", "--requests-per-day", "1e6", "--energy-per-request", "0.5")
-    found = json.loads(joulelab(*arguments, "--project", "digits", "--json").out)
+    found = json.loads(printed(*arguments, "--project", "digits", "--json"))
     assert found["day_j"] == pytest.approx(5e5)
     assert found["days_to_training"] == pytest.approx(7.2)
     assert found["days_low_to_training"] < 7.2 < found["days_high_to_training"]
-    assert "training   unknown" in joulelab(*arguments, "--project", "other").out
+    assert "training   unknown" in printed(*arguments, "--project", "other")
 
 
-def test_tags_are_written_and_counted(tmp_path, run_record, joulelab):
+def test_tags_are_written_and_counted(tmp_path, run_record, printed):
     path = run_record(tmp_path / "home" / "runs" / "one", 1000.0)
-    assert joulelab("ledger", "tag", path, "--phase", "data", "--project", "p").code == 0
-    assert "data" in joulelab("ledger", "--project", "p").out
+    printed("ledger", "tag", path, "--phase", "data", "--project", "p")
+    assert "data" in printed("ledger", "--project", "p")
 
 
 def test_the_core_install_is_enough(tmp_path, run_record, synthetic):
@@ -201,7 +191,7 @@ def test_the_core_install_is_enough(tmp_path, run_record, synthetic):
 
 
 def test_no_value_is_cut_and_none_is_impossible(tmp_path, run_record, make_energy, monkeypatch,
-                                                joulelab):  # fmt: skip
+                                                printed):  # fmt: skip
     """In a pipe and on narrow terminals; an own share is within what its machine used."""
     shared = make_energy(40.0)
     part = replace(
@@ -219,7 +209,7 @@ def test_no_value_is_cut_and_none_is_impossible(tmp_path, run_record, make_energ
     run_record(runs / "unmeasured", Energy(duration_s=1.0), command=("ls",))
     arguments = ("ledger", runs, "--by", "command", "--country", "DE", "--price", "0.3",
         "--currency", "EUR")  # fmt: skip
-    wide = joulelab(*arguments).out
+    wide = printed(*arguments)
     (line,) = (one for one in wide.splitlines() if one.startswith(" python train.py"))
     for words in (" ".join(long), "1,234 MJ", "100 %", "113 kg", "102.87 EUR"):
         assert words in line
@@ -231,45 +221,41 @@ def test_no_value_is_cut_and_none_is_impossible(tmp_path, run_record, make_energ
     assert "%" not in line
     assert "about 12.0 J (95 % CI 0.2–39.5 J) of 40.0 J is their own share" in wide
     monkeypatch.setenv("COLUMNS", "40")
-    narrow = joulelab(*arguments).out
+    narrow = printed(*arguments)
     assert "…" not in narrow
     for words in ("102.87 EUR", "< 0.0001 EUR", "113 kg", "1,234 MJ", "1.83 µg"):
         assert words in narrow
 
 
-def test_sources_are_given_once_and_exact_values_have_no_interval(joulelab):
-    text = joulelab("ledger", "inference", "--requests-per-day", "20000", "--energy-per-request",
-        "0.1", "--training", "90000", "--country", "DE").out  # fmt: skip
+def test_sources_are_given_once_and_exact_values_have_no_interval(printed):
+    text = printed("ledger", "inference", "--requests-per-day", "20000", "--energy-per-request",
+        "0.1", "--training", "90000", "--country", "DE")  # fmt: skip
     assert text.count("Ember") == 1
     assert text.count("CO2e") == 3
     assert text.endswith("exceeded by inference after 45.0 days\n")
 
 
-def test_a_page_next_to_the_printed_ledger(tmp_path, run_record):
+def test_a_page_next_to_the_printed_ledger(tmp_path, run_record, printed, refused):
     run_record(tmp_path / "runs" / "a", 3.6e6, phase="train")
     path = tmp_path / "ledger.html"
-    command = [sys.executable, "-m", "joulelab", "ledger", tmp_path / "runs", "--html", path]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert "3,600 kJ (95 % CI 3,247–3,953 kJ)" in done.stdout
-    assert "3,600 kJ (95 % CI 3,247–3,953 kJ)" in path.read_text()
-    empty = [*command, "--project", "none"]
-    assert subprocess.run(empty, check=False, capture_output=True).returncode == 2
+    arguments = ("ledger", tmp_path / "runs", "--html", path)
+    for text in (printed(*arguments), path.read_text()):
+        assert "3,600 kJ (95 % CI 3,247–3,953 kJ)" in text
+    refused(*arguments, "--project", "none")
 
 
-def test_computation_next_to_data_exchange(tmp_path, run_record, joulelab):
+def test_computation_next_to_data_exchange(tmp_path, run_record, printed):
     volumes = {
         (DataPlace.NETWORK, Quantity.RECEIVED): DataVolume(100e9, 100e9, 100e9),
         (DataPlace.LOOPBACK, Quantity.SENT): DataVolume(9e12, 9e12, 9e12),
     }
     run_record(tmp_path / "data", 1e6, phase="data", exchanged=DataExchange(volumes))
     run_record(tmp_path / "train", 2e6, phase="train")
-    result = joulelab("ledger", tmp_path, "--by", "phase")
-    (row,) = (line for line in result.out.splitlines() if "100 GB" in line)
+    out = printed("ledger", tmp_path, "--by", "phase")
+    (row,) = (line for line in out.splitlines() if "100 GB" in line)
     # 0.03 kWh/GB, between 0.0065 and 0.06.
     assert row.split() == ["data", "1,000", "kJ", "100", "GB", "10.8", "MJ", "(2.3–21.6", "MJ)"]
-    assert "derived from published values" in result.out
-    core = joulelab("ledger", tmp_path, "--by", "phase", "--network", "core")
-    assert "360 kJ" in core.out
-    pages = joulelab("ledger", tmp_path, "--by", "phase", "--html", tmp_path / "ledger.html")
-    assert pages.code == 0, pages.err
+    assert "derived from published values" in out
+    assert "360 kJ" in printed("ledger", tmp_path, "--by", "phase", "--network", "core")
+    printed("ledger", tmp_path, "--by", "phase", "--html", tmp_path / "ledger.html")
     assert "data exchange by phase" in (tmp_path / "ledger.html").read_text()

@@ -2,11 +2,10 @@
 
 import csv
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
+from measured_runs import joulelab
 
 from joulelab.energy.attribution import Share
 from joulelab.energy.energy import Energy
@@ -40,14 +39,12 @@ def several_components(make_energy, **joules):
     return Energy(duration_s=100.0, components=parts)
 
 
-def test_a_measured_command_has_the_same_energy_after_a_round_trip(tmp_path):
-    command = [sys.executable, "-m", "joulelab"]
+def test_a_measured_command_has_the_same_energy_after_a_round_trip(tmp_path, printed):
     run = ["run", "--sensors", "simulated", "--wait", "--project", "digits", "--", "sleep", "0.5"]
-    subprocess.run([*command, *run], check=True, capture_output=True)
+    assert joulelab(*run).returncode == 0
     path = tmp_path / "emissions.csv"
-    written = [*command, "ledger", "latest", "--emissions", path, "--country", "FR", "--pue", "1.5"]
-    ledger = subprocess.run([*written, "--json"], check=True, capture_output=True, text=True)
-    total = json.loads(ledger.stdout)["total"]
+    ledger = ["ledger", "latest", "--emissions", path, "--country", "FR", "--pue", "1.5", "--json"]
+    total = json.loads(printed(*ledger))["total"]
     [row] = rows_of(path)
     assert list(row) == list(COLUMNS)
     assert row["project_name"] == "digits"
@@ -57,22 +54,20 @@ def test_a_measured_command_has_the_same_energy_after_a_round_trip(tmp_path):
     assert float(row["emissions_rate"]) * 1000 == pytest.approx(
         total["carbon_g"] / total["duration_s"]
     )
-    read = [*command, "import", "--power", path, "--json"]
-    imported = subprocess.run(read, check=True, capture_output=True, text=True)
-    [span] = json.loads(imported.stdout)
+    [span] = json.loads(printed("import", "--power", path, "--json"))
     assert span["name"] == "digits"
     assert span["gross_j"] == pytest.approx(total["gross_j"], rel=1e-6)
     assert span["duration_s"] == pytest.approx(total["duration_s"], rel=1e-6)
 
 
 def test_each_component_returns_with_its_energy_and_power(
-    tmp_path, run_record, make_energy, joulelab
+    tmp_path, run_record, make_energy, printed
 ):
     energy = several_components(make_energy, gpu=5000.0, cpu=2000.0, dram=300.0)
     run_record(tmp_path / "runs" / "a", energy)
     run_record(tmp_path / "runs" / "b", 700.0, began="2026-11-02T14:00+00:00")
     path = tmp_path / "emissions.csv"
-    assert joulelab("ledger", tmp_path / "runs", "--emissions", path).code == 0
+    printed("ledger", tmp_path / "runs", "--emissions", path)
     first, second = rows_of(path)
     assert [float(first[f"{name}_power"]) for name in ("gpu", "cpu", "ram")] == [50.0, 20.0, 3.0]
     found = read_back(path)
@@ -84,16 +79,16 @@ def test_each_component_returns_with_its_energy_and_power(
     assert "0" not in second.values()
 
 
-def test_an_energy_of_a_whole_node_has_no_parts(tmp_path, run_record, make_energy, joulelab):
+def test_an_energy_of_a_whole_node_has_no_parts(tmp_path, run_record, make_energy, printed):
     run_record(tmp_path / "runs" / "a", make_energy(900.0, component="node"))
     path = tmp_path / "emissions.csv"
-    joulelab("ledger", tmp_path / "runs", "--emissions", path)
+    printed("ledger", tmp_path / "runs", "--emissions", path)
     [row] = rows_of(path)
     assert (row["cpu_energy"], row["gpu_energy"], row["ram_energy"]) == ("", "", "")
     assert read_back(path) == [{"node": pytest.approx(900.0, rel=1e-6)}]
 
 
-def test_runs_are_added_once_and_rows_of_other_tools_stay(tmp_path, run_record, joulelab):
+def test_runs_are_added_once_and_rows_of_other_tools_stay(tmp_path, run_record, printed):
     path = tmp_path / "emissions.csv"
     others = (
         "timestamp,run_id,duration,energy_consumed,longitude\n2026-01-01T00:00:00,x,9,1,-71.2\n"
@@ -101,7 +96,7 @@ def test_runs_are_added_once_and_rows_of_other_tools_stay(tmp_path, run_record, 
     path.write_text(others)
     run_record(tmp_path / "runs" / "a", 3600.0)
     for _ in range(2):
-        assert joulelab("ledger", tmp_path / "runs", "--emissions", path).code == 0
+        printed("ledger", tmp_path / "runs", "--emissions", path)
     assert path.read_bytes().startswith(others.encode("latin-1"))
     first, second = csv.DictReader(path.read_text("latin-1").splitlines())
     assert first["longitude"] == "-71.2"
@@ -109,32 +104,31 @@ def test_runs_are_added_once_and_rows_of_other_tools_stay(tmp_path, run_record, 
     assert list(second) == ["timestamp", "run_id", "duration", "energy_consumed", "longitude"]
 
 
-def test_another_file_is_not_overwritten(tmp_path, run_record, joulelab):
+def test_another_file_is_not_overwritten(tmp_path, run_record, refused):
     path = tmp_path / "results.csv"
     path.write_text("model,gross_j\nLeNet,1\n")
     run_record(tmp_path / "runs" / "a", 3600.0)
-    result = joulelab("ledger", tmp_path / "runs", "--emissions", path)
-    assert result.code == 2
-    assert "is not an emissions.csv" in result.err
+    error = refused("ledger", tmp_path / "runs", "--emissions", path)
+    assert "is not an emissions.csv" in error
     assert path.read_text() == "model,gross_j\nLeNet,1\n"
 
 
-def test_unmeasured_runs_have_no_row_and_formulas_are_text(tmp_path, run_record, joulelab):
+def test_unmeasured_runs_have_no_row_and_formulas_are_text(tmp_path, run_record, printed):
     run_record(tmp_path / "runs" / "a", Energy(duration_s=100.0, components={}))
     run_record(tmp_path / "runs" / "b", 1.0, project="=1+1")
     path = tmp_path / "emissions.csv"
-    joulelab("ledger", tmp_path / "runs", "--emissions", path)
+    printed("ledger", tmp_path / "runs", "--emissions", path)
     assert [row["project_name"] for row in rows_of(path)] == ["'=1+1"]
 
 
-def test_own_shares_are_marked_as_such(tmp_path, run_record, make_energy, joulelab):
+def test_own_shares_are_marked_as_such(tmp_path, run_record, make_energy, printed):
     energy = make_energy(1000.0)
     share = Share(fraction=0.25, low=0.2, high=0.3, method="CPU time")
     part = replace(energy.components["gpu:0"], idle_j=200.0, share=share)
     assert 0 < part.job_j < 1000
     run_record(tmp_path / "runs" / "a", replace(energy, components={"gpu:0": part}))
     path = tmp_path / "emissions.csv"
-    joulelab("ledger", tmp_path / "runs", "--own-share", "--emissions", path)
+    printed("ledger", tmp_path / "runs", "--own-share", "--emissions", path)
     [row] = rows_of(path)
     assert row["tracking_mode"] == "process"
     assert float(row["gpu_energy"]) * J_PER_KWH == pytest.approx(part.job_j)

@@ -1,11 +1,10 @@
 """Model cards: what the Hugging Face Hub reads, and a paragraph for people."""
 
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 import yaml
+from measured_runs import joulelab
 
 from joulelab.machine import Gpu, describe
 
@@ -24,14 +23,13 @@ def machine_with(*gpus):
     return replace(describe(), gpus=tuple(boards))
 
 
-def test_metadata_and_paragraph_of_a_training(tmp_path, run_record, joulelab):
+def test_metadata_and_paragraph_of_a_training(tmp_path, run_record, printed):
     machine = machine_with("NVIDIA H100", "NVIDIA H100")
     run_record(tmp_path / "runs" / "a", 3.6e6, machine=machine)
     run_record(tmp_path / "runs" / "b", 3.6e6, machine=machine, began="2026-11-03T12:00Z")
-    result = joulelab("ledger", tmp_path / "runs", "--model-card", "-", "--intensity", "300",
+    card = printed("ledger", tmp_path / "runs", "--model-card", "-", "--intensity", "300",
         "--country", "Quebec, \"Canada\"", "--pue", "1.2")  # fmt: skip
-    assert result.code == 0, result.err
-    metadata, text = parts_of(result.out)
+    metadata, text = parts_of(card)
     assert metadata.keys() == KEYS
     assert metadata["emissions"] == 720.0
     assert metadata["geographical_location"] == 'Quebec, "Canada"'
@@ -44,14 +42,12 @@ def test_metadata_and_paragraph_of_a_training(tmp_path, run_record, joulelab):
     assert "100 % of the energy is simulated" in text
 
 
-def test_a_card_of_a_run_by_name_in_a_file(tmp_path):
-    command = [sys.executable, "-m", "joulelab"]
+def test_a_card_of_a_run_by_name_in_a_file(tmp_path, printed):
     run = ["run", "--sensors", "simulated", "--wait", "--name", "digits", "--", "sleep", "0.5"]
-    subprocess.run([*command, *run], check=True, capture_output=True)
+    assert joulelab(*run).returncode == 0
     path = tmp_path / "card.md"
-    ledger = [*command, "ledger", "digits", "--country", "DE", "--model-card", path]
-    done = subprocess.run(ledger, check=True, capture_output=True, text=True)
-    assert done.stdout.startswith("1 record")
+    ledger = printed("ledger", "digits", "--country", "DE", "--model-card", path)
+    assert ledger.startswith("1 record")
     metadata, text = parts_of(path.read_text())
     assert metadata["geographical_location"] == "Germany"
     assert metadata["emissions"] > 0
@@ -59,20 +55,18 @@ def test_a_card_of_a_run_by_name_in_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("names", [[], ["nowhere"]])
-def test_without_carbon_or_runs_there_is_no_card(tmp_path, run_record, joulelab, names):
+def test_without_carbon_or_runs_there_is_no_card(tmp_path, run_record, refused, names):
     run_record(tmp_path / "home" / "runs" / "a", 3.6e6)
-    result = joulelab("ledger", *names, "--model-card", tmp_path / "card.md")
-    assert result.code == 2
-    assert result.err.count("\n") == 1
-    assert ("no saved run of that name" if names else "--country") in result.err
+    error = refused("ledger", *names, "--model-card", tmp_path / "card.md")
+    assert ("no saved run of that name" if names else "--country") in error
     assert not (tmp_path / "card.md").exists()
 
 
 @pytest.mark.parametrize("gross_j", [1e-3, 3.6e12])
-def test_numbers_and_names_survive_yaml(tmp_path, run_record, joulelab, gross_j):
+def test_numbers_and_names_survive_yaml(tmp_path, run_record, printed, gross_j):
     machine = machine_with('"GPU": [x]\x85\x7f # no')
     run_record(tmp_path / "runs" / "a", gross_j, machine=machine)
-    result = joulelab("ledger", tmp_path / "runs", "--model-card", "-", "--country", "DE")
-    metadata, _ = parts_of(result.out)
+    card = printed("ledger", tmp_path / "runs", "--model-card", "-", "--country", "DE")
+    metadata, _ = parts_of(card)
     assert metadata["emissions"] == pytest.approx(gross_j / 3.6e6 * 329.6, rel=1e-3)
     assert metadata["hardware_used"] == '1 x "GPU": [x]\\x85\\x7f # no'

@@ -129,11 +129,11 @@ def test_a_study_gives_an_output_token_with_its_part_of_the_prompt(tmp_path, syn
     assert low < min(expected) < max(expected) < high, "the scatter of the repeats"
 
 
-def test_serving_has_used_as_much_as_training_after_some_tokens(tmp_path, joulelab):
+def test_serving_has_used_as_much_as_training_after_some_tokens(tmp_path, printed):
     path = bench(tmp_path / "bench", {Level(concurrency=8): 0.1, Level(concurrency=1): 0.4})
     arguments = ("ledger", "inference", "--tokens-per-day", "1e6", "--training", "3.6e6",
         "--energy-per-token", f"{path}:8", "--price", "0.3", "--currency", "EUR")  # fmt: skip
-    found = json.loads(joulelab(*arguments, "--json").out)
+    found = json.loads(printed(*arguments, "--json"))
     assert found["per_token_j"] == 0.1
     assert found["tokens_per_day"] == 1e6
     assert found["tokens_to_training"] == pytest.approx(3.6e7)
@@ -141,22 +141,22 @@ def test_serving_has_used_as_much_as_training_after_some_tokens(tmp_path, joulel
     assert found["days_to_training"] == pytest.approx(36)
     assert found["tokens_per_kwh"] == pytest.approx(J_PER_KWH / 0.1)
     assert found["costs_of_million_tokens"]["price"] == pytest.approx(1e5 / J_PER_KWH * 0.3)
-    text = joulelab(*arguments).out
+    text = printed(*arguments)
     assert "1,000,000 tokens per day, 0.100 J (95 % CI 0.090–0.110 J) each" in text
     assert "36.0 million (95 % CI 32.7–40.0 million) tokens per kWh" in text
     assert ", 36,000,000 tokens (95 % CI 32," in text
 
 
-def test_break_even_of_two_models_in_tokens(tmp_path, joulelab):
+def test_break_even_of_two_models_in_tokens(tmp_path, printed):
     small = bench(tmp_path / "small", {Level(concurrency=8): 0.2})
     large = bench(tmp_path / "large", {Level(concurrency=8): 0.1})
     models = (f"small=1e6,{small}:8", f"large=3e6,{large}:8")
-    found = json.loads(joulelab("ledger", "break-even", *models, "--per-token", "--json").out)
+    found = json.loads(printed("ledger", "break-even", *models, "--per-token", "--json"))
     assert found["tokens"] == pytest.approx(2e7)
     assert [one["efficient"] for one in found["ranges"]] == ["small", None, "large"]
     assert found["ranges"][0]["from_tokens"] == 0
     assert found["models"][0]["per_token_j"] == 0.2
-    text = joulelab("ledger", "break-even", *models, "--per-token").out
+    text = printed("ledger", "break-even", *models, "--per-token")
     assert "break-even after 20,000,000 tokens (95 % CI" in text
     assert "request" not in text
 
@@ -169,7 +169,6 @@ def test_break_even_of_two_models_in_tokens(tmp_path, joulelab):
         ["--tokens-per-day", "10", "--energy-per-token", "1", "--requests-per-day", "3"],
     ],
 )
-def test_requests_and_tokens_are_not_mixed(arguments, joulelab):
-    result = joulelab("ledger", "inference", *arguments)
-    assert result.code == 2
-    assert "or --tokens-per-day and --energy-per-token" in result.err
+def test_requests_and_tokens_are_not_mixed(arguments, refused):
+    error = refused("ledger", "inference", *arguments)
+    assert "or --tokens-per-day and --energy-per-token" in error

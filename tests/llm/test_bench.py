@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from simulated_server import PowerFile
 
-from joulelab.cli.app import main
 from joulelab.errors import UserError
 from joulelab.format import quantity
 from joulelab.llm import bench as bench_module
@@ -33,17 +32,14 @@ def short_pause(monkeypatch):
     monkeypatch.setattr(bench_module, "PAUSE_S", 1.0)
 
 
-def run(url, out, *concurrencies, requests=8, watch=lambda *_: None, **given):
+def bench(url, out, *concurrencies, requests=8, watch=lambda *_: None):
     options = BenchOptions(
         levels=tuple(Level(concurrency=one) for one in concurrencies),
         extent=Extent(requests=requests),
-        **{
-            "inputs": Lengths(60, 60),
-            "outputs": Lengths(12, 12),
-            "idle_s": 0.5,
-            "is_measured": False,
-            **given,
-        },
+        inputs=Lengths(60, 60),
+        outputs=Lengths(12, 12),
+        idle_s=0.5,
+        is_measured=False,
     )
     return run_bench(OpenAIClient(url), options, out, watch=watch)
 
@@ -64,23 +60,15 @@ def truth_of(out, level, power_file):
     return stop_s - start_s, power.energy_j(start_s - zero_s, stop_s - zero_s)
 
 
-def joulelab(capsys, *arguments):
-    """Run a command; return its exit code and output."""
-    with pytest.raises(SystemExit) as end:
-        main([str(one) for one in arguments])
-    return end.value.code, capsys.readouterr()
-
-
-def test_energies_of_a_known_server_from_load_to_report(simulated_server, tmp_path, capsys):
+def test_energies_of_a_known_server_from_load_to_report(simulated_server, tmp_path, printed):
     """A step costs 4 J however many it decodes, so a token is cheaper at a higher concurrency."""
     url = simulated_server(output_j=0.5, prompt_j=0.02, step_j=4.0, step_s=0.02)
     out = tmp_path / "out"
-    code, printed = joulelab(
-        capsys, "llm", "bench", url + "/v1", "--concurrency", "1,4", "--requests", 12,
+    output = printed(
+        "llm", "bench", url + "/v1", "--concurrency", "1,4", "--requests", 12,
         "--input-tokens", 64, "--output-tokens", 8, "--idle", 1, "--out", out, "--json",
     )  # fmt: skip
-    assert code == 0, printed.err
-    found = json.loads(printed.out)
+    found = json.loads(output)
     assert found == json.loads((out / "result.json").read_text())
     one, four = found["levels"]
     for level in (one, four):
@@ -108,36 +96,35 @@ def test_energies_of_a_known_server_from_load_to_report(simulated_server, tmp_pa
     names = [span.name for span in read_trace(out).spans]
     assert names == ["idle", "warm-up", "level", "level", "idle"]
 
-    code, printed = joulelab(
-        capsys, "llm", "report", "--requests", out / "requests.jsonl", "--recording", out, "--json"
+    output = printed(
+        "llm", "report", "--requests", out / "requests.jsonl", "--recording", out, "--json"
     )
-    assert code == 0, printed.err
-    report = json.loads(printed.out)
+    report = json.loads(output)
     for name in ("requests", "output_tokens", "gross_j", "net_j", "j_per_output_token"):
         assert report[name] == pytest.approx(found[name], rel=1e-6)
     levels = [json.loads(line)["level"] for line in lines_of(out)]
     assert levels == ["concurrency 1"] * 12 + ["concurrency 4"] * 12
 
 
-def test_table_has_a_row_for_each_level(simulated_server, tmp_path, capsys):
+def test_table_has_a_row_for_each_level(simulated_server, tmp_path, run):
     url = simulated_server(step_s=0.002)
-    code, printed = joulelab(
-        capsys, "llm", "bench", url, "--concurrency", 2, "--rate", 50, "--requests", 6,
+    code, output, errors = run(
+        "llm", "bench", url, "--concurrency", 2, "--rate", 50, "--requests", 6,
         "--input-tokens", "20-40", "--output-tokens", 4, "--no-energy", "--out", tmp_path / "out",
     )  # fmt: skip
-    assert code == 0, printed.err
-    assert printed.out.startswith("The server generates ")
-    rows = [line.split()[:2] for line in printed.out.splitlines()]
+    assert code == 0, errors
+    assert output.startswith("The server generates ")
+    rows = [line.split()[:2] for line in output.splitlines()]
     assert ["concurrency", "2"] in rows
     assert ["50", "requests/s"] in rows
-    assert "No energy was measured." in printed.out
-    assert [line for line in printed.err.splitlines() if line.startswith("concurrency")]
+    assert "No energy was measured." in output
+    assert [line for line in errors.splitlines() if line.startswith("concurrency")]
 
 
 def test_without_energy_requests_have_unix_times(simulated_server, tmp_path):
     before_s = time.time()
     url = simulated_server(step_s=0.002)
-    result = run(url, tmp_path / "out", 2)
+    result = bench(url, tmp_path / "out", 2)
     rows = [json.loads(line) for line in lines_of(tmp_path / "out")]
     assert len(rows) == 8
     assert all(before_s < row["start_s"] < row["stop_s"] < time.time() for row in rows)
@@ -148,7 +135,7 @@ def test_without_energy_requests_have_unix_times(simulated_server, tmp_path):
 
 def test_failures_are_counted_and_what_they_cost_is_kept(simulated_server, tmp_path):
     url = simulated_server(step_s=0.002, break_every=5, end_early_every=7)
-    result = run(url, tmp_path / "out", 2, requests=20)
+    result = bench(url, tmp_path / "out", 2, requests=20)
     (level,) = result.levels
     (reason,) = level.failures
     assert reason == "the server closed the connection before the end of the reply"
@@ -162,7 +149,7 @@ def test_failures_are_counted_and_what_they_cost_is_kept(simulated_server, tmp_p
 
 def test_refused_requests_are_counted_but_cost_nothing(simulated_server, tmp_path):
     url = simulated_server(step_s=0.002, fail_every=6)
-    (level,) = run(url, tmp_path / "out", 2, requests=20).levels
+    (level,) = bench(url, tmp_path / "out", 2, requests=20).levels
     refused = sum(level.failures.values())
     assert refused > 0
     assert len(level.requests) == 20 - refused
@@ -171,7 +158,7 @@ def test_refused_requests_are_counted_but_cost_nothing(simulated_server, tmp_pat
 
 def test_tokens_are_counted_where_the_server_does_not(simulated_server, tmp_path):
     url = simulated_server(step_s=0.002, has_usage=False, has_metrics=False)
-    (level,) = run(url, tmp_path / "out", 1, requests=3).levels
+    (level,) = bench(url, tmp_path / "out", 1, requests=3).levels
     assert level.requests.output_tokens.tolist() == [12, 12, 12]
     assert level.requests.input_tokens.tolist() == [60, 60, 60]
     assert any("chunks were counted" in note for note in level.notes)
@@ -184,7 +171,7 @@ def test_ctrl_c_keeps_what_is_finished(simulated_server, tmp_path):
         if stage == "concurrency 2" and load.replies:
             os.kill(os.getpid(), signal.SIGINT)
 
-    result = run(url, tmp_path / "out", 2, 4, requests=10**6, watch=watch)
+    result = bench(url, tmp_path / "out", 2, 4, requests=10**6, watch=watch)
     assert result.is_interrupted
     (level,) = result.levels
     assert level.failures == {"interrupted": 2}
@@ -200,17 +187,17 @@ def test_ctrl_c_before_the_first_level_is_an_interruption(simulated_server, tmp_
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        run(url, tmp_path / "out", 2, watch=watch)
+        bench(url, tmp_path / "out", 2, watch=watch)
 
 
-def test_open_loop_without_an_arrival_is_one_error(simulated_server, tmp_path, capsys):
+def test_open_loop_without_an_arrival_is_one_error(simulated_server, tmp_path, run):
     url = simulated_server(step_s=0.002)
-    code, printed = joulelab(
-        capsys, "llm", "bench", url, "--rate", 1e-6, "--duration", 0.05, "--no-energy",
+    code, _, errors = run(
+        "llm", "bench", url, "--rate", 1e-6, "--duration", 0.05, "--no-energy",
         "--out", tmp_path / "out",
     )  # fmt: skip
     assert code == 2
-    assert printed.err.splitlines()[-1].startswith("joulelab: no request arrived; give a higher")
+    assert errors.splitlines()[-1].startswith("joulelab: no request arrived; give a higher")
 
 
 def test_level_without_an_arrival_has_a_note_and_no_values(simulated_server, tmp_path):
@@ -229,12 +216,12 @@ def test_level_without_an_arrival_has_a_note_and_no_values(simulated_server, tmp
     assert json.loads((tmp_path / "out" / "result.json").read_text()) == result.to_json()
 
 
-def test_server_that_fails_every_request_is_one_error(simulated_server, tmp_path, capsys):
+def test_server_that_fails_every_request_is_one_error(simulated_server, tmp_path, run):
     url = simulated_server(fail_every=1)
-    code, printed = joulelab(capsys, "llm", "bench", url, "--out", tmp_path / "out")
+    code, _, errors = run("llm", "bench", url, "--out", tmp_path / "out")
     assert code == 1
-    assert printed.err.splitlines()[-1].startswith("joulelab: ")
-    assert "HTTP 500" in printed.err
+    assert errors.splitlines()[-1].startswith("joulelab: ")
+    assert "HTTP 500" in errors
     assert not (tmp_path / "out").exists()
 
 
@@ -243,19 +230,19 @@ def test_prompts_that_the_server_refuses_are_one_error_before_anything_is_writte
 ):
     url = simulated_server(fail_every=4)  # After a first request and two that count tokens.
     with pytest.raises(ServerError, match=r"a first request failed: HTTP 500"):
-        run(url, tmp_path / "out", 1)
+        bench(url, tmp_path / "out", 1)
     assert not (tmp_path / "out").exists()
 
 
 def test_directory_with_content_is_refused(tmp_path):
     (tmp_path / "old").write_text("x")
     with pytest.raises(UserError, match="is not empty"):
-        run("localhost:9", tmp_path, 1)
+        bench("localhost:9", tmp_path, 1)
 
 
 def test_server_that_is_not_there_leaves_nothing(tmp_path):
     with pytest.raises(ServerError, match="no server answers"):
-        run("127.0.0.1:9", tmp_path / "out", 1)
+        bench("127.0.0.1:9", tmp_path / "out", 1)
     assert not (tmp_path / "out").exists()
 
 
@@ -270,10 +257,8 @@ def test_server_that_is_not_there_leaves_nothing(tmp_path):
         ("--shared-prefix", "512"),
     ],
 )
-def test_wrong_options_are_one_error(tmp_path, capsys, given):
-    code, printed = joulelab(capsys, "llm", "bench", "localhost", "--out", tmp_path / "o", *given)
-    assert code == 2
-    assert len(printed.err.splitlines()) == 1
+def test_wrong_options_are_one_error(tmp_path, refused, given):
+    refused("llm", "bench", "localhost", "--out", tmp_path / "o", *given)
 
 
 def test_own_addresses_are_recognised():

@@ -87,15 +87,14 @@ def test_requests_that_fail_are_counted_with_what_they_used(simulated_server, tm
     assert min(level.requests.output_tokens) == 10
 
 
-def test_the_command_of_the_documentation_on_a_real_server(smollm2, tmp_path, run, monkeypatch):
+def test_the_command_of_the_documentation_on_a_real_server(smollm2, tmp_path, printed, monkeypatch):
     monkeypatch.setenv("JOULELAB_SENSORS", "simulated")
     (line,) = (line for line in PAGE.read_text().splitlines() if "bench http://127" in line)
     _, *arguments = shlex.split(line.replace("http://127.0.0.1:8080", smollm2))
     # The last of two equal options counts.
     less = shlex.split("--concurrency 2 --requests 3 --input-tokens 32 --output-tokens 8 --idle 1")
     out = tmp_path / "tokens"
-    code, output, errors = run(*arguments, *less, "--out", out, "--json")
-    assert code == 0, errors
+    output = printed(*arguments, *less, "--out", out, "--json")
     result = json.loads(output)
     assert result["output_tokens"] == 3 * 8
     assert 3 * 28 <= result["input_tokens"] <= 3 * 36

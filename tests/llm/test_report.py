@@ -2,13 +2,13 @@
 
 import gzip
 import json
-import subprocess
-import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from benchmarks.token_attribution import Case, record, simulate
+from measured_runs import joulelab
 
 from joulelab.errors import UserError
 from joulelab.format import quantity
@@ -74,15 +74,8 @@ def report(run):
 
 
 @pytest.fixture
-def refuse(run):
-    """Run the command, which must end with 2 and one line."""
-
-    def call(*arguments):
-        code, out, err = run("llm", "report", *arguments)
-        assert (code, out, err.count("\n")) == (2, "", 1)
-        return err
-
-    return call
+def refuse(refused):
+    return partial(refused, "llm", "report")
 
 
 def check(found, truth):
@@ -279,13 +272,12 @@ def test_a_log_without_readings_of_power_is_refused(server):
         _ = PowerSource(empty, 0.0, 0.0).extent_s
 
 
-def test_nothing_is_cut_in_a_narrow_terminal(files, run, monkeypatch):
+def test_nothing_is_cut_in_a_narrow_terminal(files, printed, monkeypatch):
     for name, value in (("COLUMNS", "80"), ("JOULELAB_COUNTRY", "DE"), ("JOULELAB_PRICE", "0.3"),
                         ("JOULELAB_CURRENCY", "EUR")):  # fmt: skip
         monkeypatch.setenv(name, value)
     requests, power = files()
-    code, out, _ = run("llm", "report", "--requests", requests, "--power", power)
-    assert not code
+    out = printed("llm", "report", "--requests", requests, "--power", power)
     assert "…" not in out
     for title in ("output token, without idle", "input token, without idle", "both, all energy"):
         assert f" {title} " in out
@@ -330,11 +322,8 @@ def test_one_request_has_no_range_of_energies(server):
 
 def test_the_command_line(files):
     requests, power = files()
-    command = [sys.executable, "-m", "joulelab", "llm", "report"]
-    done = subprocess.run(
-        [*command, "--requests", requests, "--power", power],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    command = ("llm", "report", "--requests", requests, "--power", power)
+    done = joulelab(*command)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert "per output token and" in lines[0]
@@ -345,10 +334,7 @@ def test_the_command_line(files):
     assert any("per request (median; 5 % to 95 %" in line for line in lines)
     assert "output tokens per kWh, idle included." in lines[-1]
     requests.write_text("start_s\n")
-    done = subprocess.run(
-        [*command, "--requests", requests, "--power", power],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = joulelab(*command)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "has no column 'first_token_s'" in done.stderr

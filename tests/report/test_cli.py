@@ -2,8 +2,6 @@ import json
 
 import pytest
 
-from joulelab.cli.app import main
-
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory, synthetic):
@@ -16,24 +14,16 @@ def study(tmp_path_factory, synthetic):
 pytestmark = pytest.mark.usefixtures("fast")
 
 
-def run(*arguments):
-    with pytest.raises(SystemExit) as stop:
-        main(["report", *map(str, arguments)])
-    return stop.value.code
-
-
-def test_prints_what_it_wrote(study, capsys):
-    assert run(study) == 0
-    *found, tables, figures, page = capsys.readouterr().out.splitlines()
+def test_prints_what_it_wrote(study, printed):
+    *found, tables, figures, page = printed("report", study).splitlines()
     assert [line for line in found if line.startswith("energy ")]
     assert page == f"Report:  {study / 'report.html'}"
     assert "results" in tables
     assert figures.endswith(f"in {study / 'figures'}")
 
 
-def test_json_and_out(study, tmp_path, capsys):
-    assert run(study, "--out", tmp_path / "new" / "my.html", "--json") == 0
-    paths = json.loads(capsys.readouterr().out)
+def test_json_and_out(study, tmp_path, printed):
+    paths = json.loads(printed("report", study, "--out", tmp_path / "new" / "my.html", "--json"))
     assert paths["page"] == str(tmp_path / "new" / "my.html")
     assert (tmp_path / "new" / "figures" / "energy-train.svg").exists()
     assert paths["tables"][1] == str(tmp_path / "new" / "results.csv")
@@ -41,7 +31,7 @@ def test_json_and_out(study, tmp_path, capsys):
     assert set(paths["key_findings"]) <= {finding["id"] for finding in known}
 
 
-def test_user_errors_are_one_line(study, tmp_path, capsys):
+def test_user_errors_are_one_line(study, tmp_path, refused):
     (tmp_path / "file").write_text("")
     cases = [
         ([tmp_path], "is neither a run nor a study"),
@@ -53,8 +43,4 @@ def test_user_errors_are_one_line(study, tmp_path, capsys):
         ([], "Missing argument"),
     ]
     for arguments, word in cases:
-        assert run(*arguments) == 2
-        captured = capsys.readouterr()
-        assert captured.out == ""
-        assert len(captured.err.splitlines()) == 1
-        assert word in captured.err
+        assert word in refused("report", *arguments)

@@ -10,16 +10,9 @@ from joulelab.findings.paper import Agreement, claims, read_h100
 from joulelab.report.paper_page import headline, page, write_paper_page
 
 
-@pytest.fixture
-def run_report(run, tmp_path, monkeypatch):
-    """Run ``joulelab report --paper`` in an empty directory."""
+def test_without_a_study_the_recording_of_an_h100(printed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return lambda *arguments: run("report", "--paper", *arguments)
-
-
-def test_without_a_study_the_recording_of_an_h100(run_report, tmp_path):
-    code, out, _ = run_report()
-    assert code == 0
+    out = printed("report", "--paper")
     assert "Of 48 claims of the paper, 13 could be tested" in out
     assert "3.99 (95 % CI 3.65–4.35)" in out
     written = (tmp_path / "joulelab-report" / "paper.html").read_text(encoding="utf-8")
@@ -29,10 +22,8 @@ def test_without_a_study_the_recording_of_an_h100(run_report, tmp_path):
         assert row.claim.paper.split("'")[0] in written
 
 
-def test_json_has_every_claim(run_report, tmp_path):
-    code, out, _ = run_report("--json", "--out", tmp_path / "my.html")
-    assert code == 0
-    found = json.loads(out)
+def test_json_has_every_claim(printed, tmp_path):
+    found = json.loads(printed("report", "--paper", "--json", "--out", tmp_path / "my.html"))
     assert found["page"] == str(tmp_path / "my.html")
     assert [row["id"] for row in found["claims"]] == [claim.id for claim in claims()]
     for agreement in Agreement:
@@ -43,7 +34,7 @@ def test_json_has_every_claim(run_report, tmp_path):
     assert time["allowed"] == [3, 3]
 
 
-def test_a_study_of_your_own(run_report, synthetic, tmp_path, monkeypatch, few_resamples):
+def test_a_study_of_your_own(printed, synthetic, tmp_path, monkeypatch, few_resamples):
     few_resamples(monkeypatch)
     writer = synthetic.Writer(tmp_path / "mine", repeats=2)
     for block in range(2):
@@ -51,21 +42,16 @@ def test_a_study_of_your_own(run_report, synthetic, tmp_path, monkeypatch, few_r
         for model in ("LeNet", "VGG16"):
             writer.cell(model, block, stretch=1 + 0.02 * block)
         writer.idle(block, "after")
-    code, out, _ = run_report(writer.directory, "--json")
-    assert code == 0
-    found = json.loads(out)
+    found = json.loads(printed("report", "--paper", writer.directory, "--json"))
     assert found["page"] == str(writer.directory / "paper.html")
     assert "RTX 3090" in next(row["machine"] for row in found["claims"] if row["machine"])
     written, _ = write_paper_page([writer.directory], tmp_path / "again")
     assert written == tmp_path / "again" / "paper.html"
 
 
-def test_errors(run_report, tmp_path):
-    for arguments, word in (([tmp_path], "is not a study"), (["--trace", "r0"], "no effect")):
-        code, _, err = run_report(*arguments)
-        assert code == 2
-        assert len(err.splitlines()) == 1
-        assert word in err
+def test_errors(refused, tmp_path):
+    assert "is not a study" in refused("report", "--paper", tmp_path)
+    assert "no effect" in refused("report", "--paper", "--trace", "r0")
 
 
 def test_headline():

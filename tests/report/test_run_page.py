@@ -128,9 +128,8 @@ def test_the_page_answers(directory, page):
     assert "<img" not in page.read_text().split("<script")[0]
 
 
-def test_tables_are_sorted_by_the_values_of_show(directory, page, run):
-    code, out, _ = run("show", directory, "--json")
-    assert code == 0
+def test_tables_are_sorted_by_the_values_of_show(directory, page, printed):
+    out = printed("show", directory, "--json")
     shown = json.loads(out)
     text = page.read_text()
     rows = re.findall(r'<th scope="row" class="depth-\d">([^<]+)</th>(.*?)</tr>', text)
@@ -221,18 +220,13 @@ def test_the_spans_of_two_hosts_are_added_up(job, tmp_path):
     assert "GPU 0 on two" in text
 
 
-def test_runs_that_are_not_one_job_are_refused(directory, job, run):
-    code, _, error = run("report", directory.parent)
-    assert code == 2
-    assert "no launcher such as torchrun started together" in error
-    code, _, error = run("report", "no-such-run")
-    assert code == 2
-    assert "no saved run of that name" in error
+def test_runs_that_are_not_one_job_are_refused(directory, job, refused):
+    assert "no launcher such as torchrun started together" in refused("report", directory.parent)
+    assert "no saved run of that name" in refused("report", "no-such-run")
 
 
-def test_the_command_writes_a_page(directory, tmp_path, run):
-    code, output, _ = run("report", directory, "--out", tmp_path / "my.html", "--json")
-    assert code == 0
+def test_the_command_writes_a_page(directory, tmp_path, printed):
+    output = printed("report", directory, "--out", tmp_path / "my.html", "--json")
     assert json.loads(output) == {"page": str(tmp_path / "my.html"), "figures": [], "tables": []}
     assert (tmp_path / "my.html").exists()
 

@@ -195,7 +195,7 @@ def test_the_answer_is_in_the_table(report, cells, energy):
             assert ("not significant" in " ".join(cell["text"])) == (not row["shown"])
 
 
-def test_the_ledger_has_the_energy_of_the_page(study, report, cells, run):
+def test_the_ledger_has_the_energy_of_the_page(study, report, cells, printed):
     means = pd.read_csv(report.page.with_name("summary.csv")).set_index(["phase", "model"])
     for (phase, model), cell in select(cells, "gross_j_per_unit").items():
         if phase == "infer":
@@ -210,15 +210,16 @@ def test_the_ledger_has_the_energy_of_the_page(study, report, cells, run):
             assert found.value == pytest.approx(row["gross_j"])
             assert found.interval == pytest.approx((row["gross_j_low"], row["gross_j_high"]))
     value = means.loc["infer", "LeNet"]
-    code, out, _ = run("ledger", "inference", "--requests-per-day", 20_000,
+    out = printed("ledger", "inference", "--requests-per-day", 20_000,
                        "--energy-per-request", f"{study}:LeNet")  # fmt: skip
-    assert code == 0
     ends = (value[f"gross_j_per_sample{end}"] for end in ("", "_low", "_high"))
     assert f"20,000 requests per day, {with_interval(*ends, 'J')}" in out
 
 
 @pytest.mark.parametrize("energy", ["net", "gross"])
-def test_a_comparison_has_the_means_and_the_ratio_of_the_page(study, report, cells, energy, run):
+def test_a_comparison_has_the_means_and_the_ratio_of_the_page(
+    study, report, cells, energy, printed
+):
     energies = select(cells, f"{energy}_j_per_unit")
     differences = select(cells, f"{energy}_difference")
     least = next(key[1] for key, cell in differences.items() if cell["text"] == ["least"])
@@ -226,8 +227,7 @@ def test_a_comparison_has_the_means_and_the_ratio_of_the_page(study, report, cel
     for phase in PHASES.values():
         metric = f"{energy}_j_per_sample"
         sides = (f"{study}:{model},phase={phase}" for model in (least, other))
-        code, out, _ = run("compare", *sides, "--metric", metric, "--json")
-        assert code == 0
+        out = printed("compare", *sides, "--metric", metric, "--json")
         effect = json.loads(out)["effect"]
         for side, model in (("baseline", least), ("candidate", other)):
             order = float(energies[phase, model]["order"])

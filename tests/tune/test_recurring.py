@@ -153,10 +153,8 @@ def test_a_program_that_fails_or_reports_nothing(recur):
     assert "joulelab.report_metrics(f1=value)" in errors
 
 
-def test_options_of_recurring_jobs_belong_together(run):
-    code, _, err = run("tune", "--recurring", "nightly", "--", "train", "{batch_size}")
-    assert code == 2
-    assert "--recurring needs --batch-sizes" in err
-    code, _, err = run("tune", "--target", "accuracy=1", "--", "train")
-    assert code == 2
-    assert "belong to --recurring" in err
+def test_options_of_recurring_jobs_belong_together(refused):
+    assert "--recurring needs --batch-sizes" in refused(
+        "tune", "--recurring", "nightly", "--", "train", "{batch_size}"
+    )
+    assert "belong to --recurring" in refused("tune", "--target", "accuracy=1", "--", "train")

@@ -191,11 +191,10 @@ def test_bad_arguments_are_errors():
         SettingsSearch([BATCH], -0.1)
 
 
-def test_replay_on_the_command_line(run):
+def test_replay_on_the_command_line(printed):
     options = ["--knobs", "batch-size,power-limit", "--objective", "energy-to-target"]
     options += ["--baseline", "batch_size=32", "--noise", "1%", "--json"]
-    code, out, _ = run("tune", "--replay", TABLE, *options)
-    assert not code
+    out = printed("tune", "--replay", TABLE, *options)
     found = json.loads(out)
     assert set(found["settings"]) == set(KNOBS)
     assert found["probes"] <= 16

@@ -167,10 +167,9 @@ def test_a_pipe_gets_lines(meter):
     assert all(": live; " in line and "epoch 2/4" in line for line in lines)
 
 
-def test_one_frame_as_json(meter, run):
+def test_one_frame_as_json(meter, printed):
     before = sorted(path.name for path in meter.directory.iterdir())
-    code, out, err = run("watch", meter.directory, "--once", "--json")
-    assert code == 0, err
+    out = printed("watch", meter.directory, "--once", "--json")
     view = json.loads(out)
     assert view["state"] == "live"
     assert view["energy"]["gross_j"] > 0
@@ -183,7 +182,7 @@ def test_one_frame_as_json(meter, run):
     assert sorted(path.name for path in meter.directory.iterdir()) == before
 
 
-def test_this_machine_and_the_runs_on_it(tmp_path, run, monkeypatch):
+def test_this_machine_and_the_runs_on_it(tmp_path, run, printed, monkeypatch):
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path))
     monkeypatch.setenv("JOULELAB_SENSORS", "simulated")
     monkeypatch.setenv("COLUMNS", "200")
@@ -196,8 +195,7 @@ def test_this_machine_and_the_runs_on_it(tmp_path, run, monkeypatch):
             assert time.monotonic() < deadline_s
             time.sleep(0.05)
         (directory,) = tmp_path.glob("runs/*")
-        code, out, err = run("watch", "--once")
-        assert code == 0, err
+        out = printed("watch", "--once")
         assert "this machine" in out
         assert f"joulelab watch {directory}" in out
         _, out, _ = run("watch", directory, "--once")
@@ -206,12 +204,13 @@ def test_this_machine_and_the_runs_on_it(tmp_path, run, monkeypatch):
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE_S)
-    code, out, _ = run("watch", directory)
-    assert code == 0
+    out = printed("watch", directory)
     assert "ended (signal 15)" in out
 
 
-def test_a_saved_run_is_watched_by_its_name_and_a_job_by_its_directory(tmp_path, run, monkeypatch):
+def test_a_saved_run_is_watched_by_its_name_and_a_job_by_its_directory(
+    tmp_path, printed, monkeypatch
+):
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
     for directory in (tmp_path / "home/runs/one", tmp_path / "job/host-a/0"):
         with (
@@ -221,8 +220,7 @@ def test_a_saved_run_is_watched_by_its_name_and_a_job_by_its_directory(tmp_path,
             pass
     name = json.loads((tmp_path / "home/runs/one/run.json").read_text())["name"]
     for given in (name, "latest", tmp_path / "job"):
-        code, out, err = run("watch", given, "--once", "--json")
-        assert code == 0, err
+        out = printed("watch", given, "--once", "--json")
         assert [one["name"] for one in json.loads(out)["ended"]] == ["epoch"]
 
 
@@ -235,10 +233,7 @@ def test_a_saved_run_is_watched_by_its_name_and_a_job_by_its_directory(tmp_path,
         ((".", "--sensors", "gpu"), "--sensors"),
     ],
 )
-def test_a_wrong_request_is_one_line(arguments, message, tmp_path, run, monkeypatch):
+def test_a_wrong_request_is_one_line(arguments, message, tmp_path, refused, monkeypatch):
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    code, _, err = run("watch", *arguments)
-    assert code == 2
-    assert message in err
-    assert len(err.splitlines()) == 1
+    assert message in refused("watch", *arguments)
