@@ -131,16 +131,18 @@ def test_dates_use_the_stated_time_zone(tmp_path):
 @pytest.mark.parametrize(
     ("time", "factor"),
     [("t_s", 1), ("t_ms", 1e3), ("time_us", 1e6), ("timestamp_ns", 1e9), ("seconds", 1),
-        ("Time (ms)", 1e3), ("elapsed [s]", 1)],
+        ("Time (ms)", 1e3), ("elapsed [s]", 1), ("t_min", 1 / 60), ("Time [h]", 1 / 3600)],
 )  # fmt: skip
 @pytest.mark.parametrize(
     ("power", "scale", "energy"),
     [("power_w", 1, False), ("power_mw", 1e3, False), ("Watts", 1, False), ("W", 1, False),
         ("gpuPower [kW]", 1e-3, False), ("energy_j", 1, True), ("energy (mJ)", 1e3, True),
-        ("total_energy_kwh", 1 / 3.6e6, True)],
+        ("total_energy_kwh", 1 / 3.6e6, True), ("power_mW", 1e3, False), ("powerkW", 1e-3, False),
+        ("GPU0Power_uW", 1e6, False), ("RAMWatt", 1, False), ("energy_kWh", 1 / 3.6e6, True),
+        ("total_energy_uJ", 1e6, True), ("meter_MWh", 1 / 3.6e9, True)],
 )  # fmt: skip
 def test_units_in_names(tmp_path, time, factor, power, scale, energy):
-    lines = [f"{t * factor:.9f},{w * scale:.12f}" for t, w in zip(PLAIN_T, PLAIN_W, strict=True)]
+    lines = [f"{t * factor:.12f},{w * scale:.15f}" for t, w in zip(PLAIN_T, PLAIN_W, strict=True)]
     kind = {"energy_kind": "counter"} if energy else {}
     log = log_of(tmp_path, "\n".join([f"{time},{power}", *lines, ""]), **kind)
     assert (log.trace.channels[0].quantity is Quantity.ENERGY) is energy
@@ -464,6 +466,8 @@ def test_idle_by_name_or_time(tmp_path):
         ("gpuUtilization", "gpu_utilization", ""),
         ("power_c", "power_c", ""),
         ("Power (B)", "power", ""),
+        ("power_min", "power_min", ""),
+        ("T_junction", "t_junction", ""),
     ],
 )
 def test_units_of_telemetry_are_not_phases_of_a_meter(text, stem, unit):

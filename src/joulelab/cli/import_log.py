@@ -80,7 +80,7 @@ def column_options(command: Command) -> Command:
             help="Column of power, by name or number; repeat the option to add up several."),
         option("--timezone", metavar="ZONE",
             help="Time zone of dates without one, for example UTC. Default: this machine's."),
-        option("--time-unit", metavar="UNIT", help="Unit of times: s, ms, us or ns."),
+        option("--time-unit", metavar="UNIT", help="Unit of times: s, ms, us, ns, min or h."),
         option("--interval", "interval_s", type=click.FloatRange(min=0, min_open=True),
             metavar="SECONDS", help="Time between two readings of a log without times."),
         option("--time-column", metavar="NAME", help="Column of times, by name or number from 1."),

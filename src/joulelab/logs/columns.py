@@ -22,7 +22,8 @@ from joulelab.sensors.sensor import Quantity
 
 Units = Mapping[str, float]  # Lower case, to the SI unit; "" is that of plain numbers.
 
-TIME_UNITS: Units = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+TIME_UNITS: Units = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0}
+TIME_WORDS = {"time", "timestamp", "elapsed", "unix", "epoch", "datetime"}
 _PERCENT: Units = {"": 1.0, "%": 1.0, "pct": 1.0, "percent": 1.0}
 _HERTZ: Units = {"hz": 1.0, "khz": 1e3, "mhz": 1e6, "ghz": 1e9}
 UNITS: Mapping[Quantity, Units] = {
@@ -49,6 +50,7 @@ UNIT_NAMES = {
     "watthours": "wh", "kilowatthours": "kwh", "kilowatt": "kw", "kilowatts": "kw",
     "milliwatt": "mw", "microwatts": "uw", "microjoules": "uj", "kilojoules": "kj",
     "milliseconds": "ms", "millis": "ms", "microseconds": "us", "nanoseconds": "ns",
+    "minutes": "min", "mins": "min", "hours": "h", "hrs": "h",
     "µs": "us", "µw": "uw", "µj": "uj", "°c": "c",
 }  # fmt: skip
 """Other names of units."""
@@ -87,6 +89,10 @@ _OTHER_UNITS = {"%", "pct", "percent", "v", "mv", "ma", "va", "kva", "var", "kva
 _INTERVAL_WORDS = {"interval", "delta", "diff", "increment", "sample", "period"}
 _COUNTER_WORDS = {"total", "counter", "cumulative", "accumulated", "accumulator", "lifetime"}
 _BRACKET = re.compile(r"[\[(]\s*([^\])]*?)\s*[\])]\s*$")
+_CAPITALS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z\d])(?=[A-Z][a-z]{2})")
+_ENDING_UNIT = re.compile(
+    r"(?:^|(?<=power)|(?<=energy)|(?<=draw)|(?<=usage))[kmuµμ]?(?:Wh|W|J)$|^MWh$"
+)
 _PER_INTERVAL = re.compile(
     r"[ _]*(?:/|\bper[ _])\s*(?:interval|sample|row|period|step)\b|_per_(?:interval|sample)\b",
     re.IGNORECASE,
@@ -147,26 +153,37 @@ def parse_name(text: str) -> Name:
     """Separate a column's name from its unit.
 
     Example:
-        >>> parse_name("power.draw.instant [mW]"), parse_name("t_ns"), parse_name("Watts")
-        (Name(stem='power_draw_instant', unit='mw'), Name(stem='t', unit='ns'),
+        >>> parse_name("power.draw.instant [mW]"), parse_name("energy_kWh"), parse_name("Watts")
+        (Name(stem='power_draw_instant', unit='mw'), Name(stem='energy', unit='kwh'),
          Name(stem='watts', unit='w'))
     """
     text = _PER_INTERVAL.sub("", text)
     bracket = _BRACKET.search(text)
     name = text[: bracket.start()] if bracket else text
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
-    words = [word for word in re.split(r"[\W_]+", name.lower()) if word]
+    parts = [part for word in re.split(r"[\W_]+", name) for part in _parts(word)]
+    words = [part.lower() for part in parts]
     unit = _unit(bracket.group(1), words) if bracket else ""
     if not unit and words:
-        unit = _unit(words[-1], words[:-1])
+        unit = _unit(parts[-1], words[:-1])
         if unit and len(words) > 1 and not any(words[-1] in known for known in _WORDS.values()):
             words = words[:-1]
     return Name("_".join(words), unit)
 
 
+def _parts(word: str) -> list[str]:
+    """Split a word at its capitals, but no unit, as ``kWh`` or that of ``powermW``."""
+    unit = _ENDING_UNIT.search(word)
+    end = unit.start() if unit else len(word)
+    return [part for part in (*_CAPITALS.split(word[:end]), word[end:]) if part]
+
+
 def _unit(text: str, words: Sequence[str]) -> str:
     """Return the usual name of a unit of the column with these words; an empty text if none."""
     unit = _usual(text)
+    if unit in ("min", "h"):
+        # Otherwise "min" is the least, and "h" anything.
+        is_time = {*words} & {"t", *TIME_WORDS} if words else text.lower() != unit
+        return unit if is_time else ""
     if unit in TIME_UNITS or any(unit in UNITS[quantity] for quantity in _WORDS):
         return unit
     # Phases of a power meter are called a, b and c too.

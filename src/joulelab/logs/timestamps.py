@@ -17,6 +17,7 @@ from joulelab.errors import UserError
 from joulelab.logs.cells import CellKind, is_absent, kind_of, number
 from joulelab.logs.columns import (
     TIME_UNITS,
+    TIME_WORDS,
     UNIT_NAMES,
     LogOptions,
     Name,
@@ -35,11 +36,9 @@ FORMATS = (
 _DAY_FIRST = ("%d/%m/%Y %H:%M:%S", "%d/%m/%Y %I:%M:%S %p")
 _MONTH_FIRST = ("%m/%d/%Y %H:%M:%S", "%m/%d/%Y %I:%M:%S %p")
 _TIME_NAMES = {
-    "t", "time", "timestamp", "timestamps", "elapsed", "unix", "epoch", "date", "when", "datetime",
-    "ts", "stamp", "last_changed", "last_updated",
-    *UNIT_NAMES, *TIME_UNITS,
-}  # fmt: skip
-_TIME_WORDS = {"time", "timestamp", "elapsed", "unix", "epoch", "datetime"}
+    "t", "timestamps", "date", "when", "ts", "stamp", "last_changed", "last_updated",
+    *TIME_WORDS, *UNIT_NAMES, *TIME_UNITS,
+} - {"min", "h"}  # fmt: skip
 _DURATION_WORDS = {"kernel", "cpu", "gpu", "up", "utilization"}
 _EPOCH_DECADES = ((1e9, "s"), (1e12, "ms"), (1e15, "us"), (1e18, "ns"))
 """Seconds since 1970 lie between 1e9 (2001) and 4e9 (2096), and so on for the smaller units."""
@@ -131,7 +130,7 @@ def is_time_name(name: Name) -> bool:
     """Return whether a column of this name may be the time."""
     if name.unit and name.unit not in TIME_UNITS:
         return False
-    is_named_so = bool(name.words & _TIME_WORDS) and not name.words & _DURATION_WORDS
+    is_named_so = bool(name.words & TIME_WORDS) and not name.words & _DURATION_WORDS
     return name.stem in _TIME_NAMES or is_named_so
 
 
