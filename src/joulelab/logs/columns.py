@@ -205,10 +205,14 @@ def choose_values(table: Table, options: LogOptions) -> list[Column]:
         found = {used: found[used]}
     if len(found) == 1:
         return [_value(table, *found.popitem(), options)]
-    candidates = [table.names[i] for i in found] or table.names
+    candidates = [
+        f"{name!r}" + (f" (column {i + 1})" if table.names.count(name) > 1 else "")
+        for i, name in enumerate(table.names)
+        if i in found or not found
+    ]
     raise UserError(
         f"{table.path}: {'several columns' if found else 'no column'} may be power or energy",
-        why=f"{'candidates' if found else 'its columns'} are {', '.join(map(repr, candidates))}",
+        why=f"{'candidates' if found else 'its columns'} are {', '.join(candidates)}",
         hint="name one with --power-column or --energy-column, or several to add them up",
     )
 
@@ -362,8 +366,14 @@ def _converter(table: Table, position: int, units: Units, unit: str, in_cells: b
 
 def find(table: Table, name: str) -> int:
     """Find a column by its name, in this or another spelling, or by its number from 1."""
-    if name in table.names:
-        return table.names.index(name)
+    exact = [i for i, one in enumerate(table.names) if one == name]
+    if len(exact) == 1:
+        return exact[0]
+    if exact:
+        numbers = ", ".join(str(i + 1) for i in exact)
+        raise UserError(
+            f"{table.path} has {len(exact)} columns {name!r}", hint=f"name one by number: {numbers}"
+        )
     wanted, known = parse_name(name), [parse_name(text) for text in table.names]
     same = [i for i, one in enumerate(known) if one == wanted]
     similar = [i for i, one in enumerate(known) if one.stem == wanted.stem]

@@ -44,6 +44,7 @@ LONGEST_LINE = 100_000  # Characters. The csv module refuses cells of more than 
 MOST_LINES = 30_000_000  # More readings would not fit into the memory of a usual machine.
 MOST_SHORT = 0.1  # A file of which a larger share of rows is short has another layout.
 SHOWN = 60  # Characters of a line in a message.
+_DOCUMENT = re.compile(r"\s*(?:(<[?!\w])|\{|\[\s*(?:\{|$))")
 _UNITS_ROW = re.compile(
     r"[\[(]?\s*(?:[nuµm]?s|sec\w*|[kmuµ]?w|watts?|[kmu]?j|joules?|[km]?wh|%|pct|percent|°?c|celsius|"
     r"[kmg]?hz|[kmg]i?b|bytes|m?v|volts?|m?a|amps?|v?va|rpm|unix|utc|iso|yyyy.*|hh:.*)?\s*[\])]?",
@@ -63,10 +64,15 @@ class Table:
     sample: tuple[tuple[str, ...], ...]  # Up to :data:`SAMPLE_ROWS` first rows.
     skipped: int = 0  # Lines before the header.
     mark: str | None = "."  # Decimal mark of its numbers; ``None`` if they do not show it.
+    date_column: int | None = None  # Dates that belong to the times of day in the next column.
 
     def cells(self, column: int) -> list[str]:
         """Return the cells of a column in the sample."""
         return [row[column] for row in self.sample]
+
+    def shown_line(self) -> str:
+        """Return the beginning of its first row, or else of its header, for a message."""
+        return _shown(self.delimiter.join(self.sample[0] if self.sample else self.names))
 
     def rows(self) -> Iterator[list[str]]:
         """Iterate over all rows of cells, without the header; some may be short."""
@@ -100,8 +106,16 @@ class Table:
         what = f"{self.path}: column {self.names[column]!r}"
         return NumberReader(what, self.mark, self.cells(column))
 
+    def with_date(self, row: Sequence[str]) -> list[str]:
+        """Return the cells of a row, with its date in front of the time of day."""
+        cells, i = list(row), self.date_column
+        if i is not None and len(cells) > i + 1:
+            cells[i + 1] = f"{cells[i].strip()} {cells[i + 1].strip()}"
+        return cells
+
     def _split(self, lines: Iterable[str]) -> Iterator[list[str]]:
-        return csv.reader(lines, delimiter=self.delimiter, skipinitialspace=True)
+        rows = csv.reader(lines, delimiter=self.delimiter, skipinitialspace=True)
+        return rows if self.date_column is None else map(self.with_date, rows)
 
     def _data_lines(self, file: TextIO, notes: list[str]) -> Iterator[str]:
         """Iterate over lines of data: no comments, no header wherever it is repeated.
@@ -273,6 +287,11 @@ def open_table(path: Path) -> Table:
     with open_text(path) as file:
         some = (line for line in read_lines(file) if not line.isspace())
         head = list(itertools.islice(some, SAMPLE_ROWS + MOST_PREAMBLE))
+        if head and (match := _DOCUMENT.match(head[0])):
+            raise UserError(
+                f"{path} is {'XML' if match[1] else 'JSON'} of no known tool",
+                hint="give a table, for example CSV with a header",
+            )
         lines = [line for line in head if not line.lstrip().startswith(COMMENT)]
         delimiter = max(DELIMITERS, key=partial(_fit, lines))
         table = _inspect(path, head, lines, delimiter) if lines else None
@@ -339,7 +358,15 @@ def _first_data_row(rows: Sequence[tuple[str, ...]]) -> int:
     if not with_value:
         return min(len(rows), 1)
     usual = Counter(len(rows[i]) for i in with_value).most_common(1)[0][0]
-    first = next(i for i in with_value if len(rows[i]) == usual)
+    alike = [i for i in with_value if len(rows[i]) == usual]
+    # A table of settings before that of readings has texts where these have values.
+    values = [j for j in range(usual) if 2 * sum(is_value(rows[i][j]) for i in alike) > len(alike)]
+    have_values = (
+        i
+        for i in alike
+        if all(is_value(c) or is_absent(c) for c in map(rows[i].__getitem__, values))
+    )
+    first = next(have_values, alike[0])
     below = rows[first + 1 : first + 20]
     return first + 1 if below and _names_columns(rows[first], below) else first
 

@@ -20,8 +20,16 @@ from joulelab.arrays import Bools, Floats, Indices
 from joulelab.errors import UserError
 from joulelab.format import count, percent
 from joulelab.logs.cells import CellKind, is_absent, kind_of
-from joulelab.logs.columns import NVIDIA_POWER, LogOptions, find, parse_name
+from joulelab.logs.columns import (
+    NVIDIA_POWER,
+    TIME_UNITS,
+    UNITS,
+    LogOptions,
+    find,
+    parse_name,
+)
 from joulelab.logs.csv_table import Table
+from joulelab.sensors.sensor import Quantity
 
 MOST_DEVICES = 64
 TURNS = 0.9  # Share of polls or rounds in which each value of a column of devices occurs once.
@@ -49,6 +57,14 @@ _PLACES = (
 )  # fmt: skip
 _SOCKETS = ("socket", "package", "cpu", "cpu_id", "numa", "die")
 _HOSTS = {"host", "hostname", "node", "node_name", "nodename", "machine", "server", "instance"}
+_QUANTITIES = {
+    "temperature", "temp", "utilization", "util", "clock", "clocks", "frequency", "freq",
+    "voltage", "volt", "volts", "humidity", "percent", "pct", "fps", "rpm",
+}  # fmt: skip
+_ENERGY_UNITS = {*UNITS[Quantity.POWER], *UNITS[Quantity.ENERGY], *TIME_UNITS}
+_UTILIZATIONS = {"gpu", "cpu", "npu"}
+_LABELS = {"name", "id", "unit", "component"}
+"""Names of devices, and as often of utilisations or of what ran."""
 _HINT = (
     "name the column that distinguishes devices with --device-column, or state the number of "
     "devices with --devices (1 if all rows are of one)"
@@ -110,8 +126,11 @@ def choose_device_columns(
     candidates = [i for i in range(len(table.names)) if i not in others]
     known = [i for i in _known_columns(table) if i in candidates]
     turns = {i: _turns(table, (i,), t_s, order) for i in candidates}
+    if options.gpu is None:
+        _check_quantities(table, [i for i, one in turns.items() if one.distinguishes])
     several = [i for i, one in turns.items() if one.distinguishes]
-    named = next(((i,) for i in known if i in several), None) or _pair(table, known, t_s, order)
+    sure = [i for i in known if i in several and (turns[i].in_polls or not _may_be_load(table, i))]
+    named = (sure[0],) if sure else _pair(table, known, t_s, order)
     if named:
         return DeviceColumns(named)
     is_text = {CellKind.TEXT, CellKind.ABSENT}
@@ -130,6 +149,24 @@ def choose_device_columns(
             note = f"column {table.names[found]!r} is read as the {what} of a device"
             return DeviceColumns((found,), note)
     return _single(table, known, turns, order)
+
+
+def _check_quantities(table: Table, positions: Sequence[int]) -> None:
+    """Raise an error if rows are not only of power, as in a table with a row for each metric."""
+    for i in positions:
+        values = list(dict.fromkeys(table.cells(i)))
+        names = [parse_name(value) for value in values]
+        others = [
+            value
+            for value, name in zip(values, names, strict=True)
+            if name.words & _QUANTITIES or (name.unit and name.unit not in _ENERGY_UNITS)
+        ]
+        if others:
+            raise UserError(
+                f"{table.path}: rows are of several quantities, as column {table.names[i]!r} says",
+                why=f"it has {', '.join(map(repr, others[:3]))}",
+                hint="choose the rows of power with --gpu, or leave the others out of the file",
+            )
 
 
 def _pair(
@@ -183,6 +220,15 @@ def _single(
             note = f"column {table.names[i]!r} changes over time: it is not taken for a device"
             return DeviceColumns(note=note)
     return DeviceColumns()
+
+
+def _may_be_load(table: Table, position: int) -> bool:
+    """Return whether values that take turns from row to row may as well be of what ran."""
+    stem = parse_name(table.names[position]).stem
+    values = {cell for cell in table.cells(position) if not is_absent(cell)}
+    if stem in _UTILIZATIONS:
+        return any(cell.isdigit() and int(cell) >= MOST_DEVICES for cell in values)
+    return stem in _LABELS
 
 
 def _are_identifiers(values: Sequence[str]) -> bool:

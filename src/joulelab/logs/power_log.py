@@ -91,10 +91,24 @@ def read_logs(paths: Sequence[Path], options: LogOptions | None = None) -> Log:
                 why="each may contain the energy of the others",
                 hint="import them one at a time",
             )
-        for path, one in group:
-            component = f"{path.name.partition('.')[0]}:{one.channel.component}"
+        for label, (_, one) in zip(_labels([path for path, _ in group]), group, strict=True):
+            component = f"{label}:{one.channel.component}"
             series.append(replace(one, channel=replace(one.channel, component=component)))
     return replace(as_log(series, notes, absent), runs=tuple(runs))
+
+
+def _labels(paths: Sequence[Path]) -> list[str]:
+    """Name files by as few parts of their paths as distinguish them."""
+    twice = next((path for i, path in enumerate(paths) if path in paths[:i]), None)
+    if twice is not None:
+        raise UserError(f"{twice} is given twice", hint="give each log once")
+    names = [path.with_name(path.name.partition(".")[0]).absolute().parts for path in paths]
+    most = max(map(len, names))
+    parts = next((i for i in range(1, most) if len({name[-i:] for name in names}) == len(names)), 0)
+    return [
+        "/".join(name[-parts:]) if parts else str(path)
+        for name, path in zip(names, paths, strict=True)
+    ]
 
 
 def as_log(
@@ -145,6 +159,12 @@ def read_series(
             runs += recording.runs
         return recording.series
     table = open_table(path)
+    if len(table.names) == 1:
+        raise UserError(
+            f"{path} is no table: its lines have one cell, such as {table.shown_line()!r}",
+            hint="separate cells by commas, semicolons or tabs; for logs of tools that can be read "
+            "as they are, see the documentation of log formats",
+        )
     meters = read_meters(table, options, notes, absent)
     return [to_series(path, one, options, notes) for one in meters]
 

@@ -111,6 +111,8 @@ def to_series(path: Path, rows: MeterRows, options: LogOptions, notes: list[str]
     if is_power or meter.kind is Kind.COUNTER:
         seen = np.isfinite(value)
         pace = pace_of(t_s[seen], value[seen])
+        if not (is_power or pace.polled):
+            pace = _pace_of_steps(t_s[seen], value[seen], pace)
     else:
         rows = replace(rows, t_s=t_s, value=value)
         t_s, value = _held(t_s, value) if meter.kind is Kind.HELD_POWER else _added_up(path, rows)
@@ -140,6 +142,13 @@ def to_series(path: Path, rows: MeterRows, options: LogOptions, notes: list[str]
     if is_power:
         channel = _with_window(channel, t_s, value, pace, options)
     return Series(channel, t_s, value, pace.interval_s, meter.name, meter.uuid)
+
+
+def _pace_of_steps(t_s: Floats, value: Floats, pace: Pace) -> Pace:
+    """Return the pace of a counter that shows few steps, as a plug does in kWh."""
+    apart_s = np.diff(t_s[1:][np.diff(value) > 0])
+    period_s = float(np.median(apart_s)) if apart_s.size > 1 else 0.0
+    return Pace(pace.interval_s, period_s, True) if period_s > 2 * pace.interval_s else pace
 
 
 def _with_window(

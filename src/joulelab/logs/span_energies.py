@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.energy.energy import NEGATIVE_NET, NESTED, Energy
 from joulelab.energy.estimator import EnergyEstimator
@@ -197,7 +199,7 @@ def _baseline(energies: Sequence[Energy], windows: Sequence[Window]) -> Baseline
 
 
 def _while_listed(log: Log, windows: Sequence[Window], estimator: EnergyEstimator) -> list[Energy]:
-    """Count a device that others outlast, or that comes later, only while the log lists it.
+    """Count a device that ends early, or comes later, only while the log has readings of it.
 
     It may be lost, or only be used for some time. What it drew otherwise is unknown, and not what
     its nearest reading says.
@@ -207,11 +209,12 @@ def _while_listed(log: Log, windows: Sequence[Window], estimator: EnergyEstimato
     for channel, readings, interval_s in zip(
         trace.channels, trace.series, trace.header["intervals_s"], strict=True
     ):
-        if not channel.gives_energy or not readings.t_ns.size:
+        seen_ns = readings.t_ns[np.isfinite(readings.value)]
+        if not channel.gives_energy or not seen_ns.size:
             continue
         component, interval_ns = channel.component, round(interval_s * 1e9)
-        # A value holds until the poll that lacks the device.
-        first_ns, last_ns = int(readings.t_ns[0]), int(readings.t_ns[-1]) + interval_ns
+        # A value holds until the poll that lacks the device, or its value.
+        first_ns, last_ns = int(seen_ns[0]), int(seen_ns[-1]) + interval_ns
         begins_later = first_ns > whole.start_ns + LISTED_SLACK * interval_ns
         ends_early = last_ns < whole.stop_ns - LISTED_SLACK * interval_ns
         listed = {
@@ -228,7 +231,7 @@ def _while_listed(log: Log, windows: Sequence[Window], estimator: EnergyEstimato
             if component not in energy.components:
                 continue
             note = (
-                f"{component}: the log lists it for {duration(energy.duration_s)} of "
+                f"{component}: the log has readings for {duration(energy.duration_s)} of "
                 f"{duration(found[i].duration_s)}, and only that is counted"
             )
             found[i] = replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from joulelab.logs.cells import is_absent
 from joulelab.logs.columns import (
     NVIDIA_POWER,
     PLAIN_POWER_W,
+    TIME_UNITS,
     Column,
     LogOptions,
     choose_values,
@@ -30,7 +32,7 @@ from joulelab.logs.device_rows import (
     split_by_order,
 )
 from joulelab.logs.series import Kind, Meter, MeterRows, has_readings
-from joulelab.logs.timestamps import choose_time
+from joulelab.logs.timestamps import choose_time, clock_times, is_clock, join_dates
 from joulelab.sensors.sensor import Absence, Quantity
 from joulelab.validation import MOST
 
@@ -49,7 +51,10 @@ SLOW_RISE = 0.1  # A counter whose steps are smaller than this share of its valu
 EXPECTED_PAIRS = 8.0  # A log that writes changes only has no equal neighbours where these are due.
 UNEVEN = 0.3  # Share of steps that are off the usual one by half or more.
 SAME_DURATION = 0.2  # Stated durations this near to the distance of rows are that distance.
-DURATIONS = {"duration", "runtime", "run_time", "wall_time", "walltime", "elapsed_time"}
+DURATIONS = {
+    "duration", "runtime", "run_time", "wall_time", "walltime", "elapsed_time", "seconds",
+}  # fmt: skip
+_MEANS = {"avg", "average", "mean"}  # In the name of a run's power, next to its time.
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,7 @@ def read_meters(
         raise UserError(f"{path} has no GPU {options.gpu!r}", hint=f"choose from {known}")
     check_parts(table, [one.name for one in chosen])
     meters: list[MeterRows] = []
+    sources: list[Column] = []
     for device in chosen:
         for column, value in zip(columns, device.values, strict=True):
             if absent is not None and len(devices) > 1 and not has_readings(device.t_s, value):
@@ -92,24 +98,31 @@ def read_meters(
                 absent.append(Absence(device.component, column.source, why))
                 continue
             meters.append(_meter(table, column, device, value, options, notes))
+            sources.append(column)
     if not meters:
         raise UserError(f"{path} has no readings of any of its {len(devices)} GPUs")
-    if len(columns) > 1:
-        meters = [
-            replace(one, meter=replace(one.meter, component=f"{one.meter.component}:{stem}"))
-            if one.meter.component.startswith("gpu:")
-            else one
-            for one in meters
-            for stem in [parse_name(one.meter.name).stem]
-        ]
-    return meters
+    return meters if len(columns) == 1 else _with_columns(meters, sources)
+
+
+def _with_columns(meters: Sequence[MeterRows], columns: Sequence[Column]) -> list[MeterRows]:
+    """Add the column to the components of devices that have several."""
+    places = Counter(one.meter.component for one in meters)
+    stems = Counter({column.position: column.stem for column in columns}.values())
+    found: list[MeterRows] = []
+    for one, column in zip(meters, columns, strict=True):
+        component = one.meter.component
+        label = column.stem if stems[column.stem] == 1 else f"column {column.position + 1}"
+        if component.startswith("gpu:") or places[component] > 1:
+            component = f"{component}:{label}"
+        found.append(replace(one, meter=replace(one.meter, component=component)))
+    return found
 
 
 def read_devices(
     table: Table, columns: Sequence[Column], options: LogOptions, notes: list[str]
 ) -> list[Device]:
     """Read the rows with readable times, by device."""
-    path = table.path
+    path, table = table.path, join_dates(table)
     position, _, _ = choose_time(table, options)
     sample_s = _convert(table, position, options)(table.cells(position))
     readings = [position, *(column.position for column in columns)]
@@ -143,7 +156,8 @@ def read_devices(
     if coders:
         devices = _by_name(table, named, coders, codes, readable, notes)
         for device in devices:
-            _check_repeated(table, device, t_s[device.rows], options)
+            of_columns = [value[device.rows] for value in values]
+            _check_repeated(table, device, t_s[device.rows], of_columns, options)
     else:
         rows = np.flatnonzero(readable)
         of_columns = [one[rows] for one in values]
@@ -236,9 +250,18 @@ def _uuids(table: Table, positions: Sequence[int]) -> dict[str, str]:
     return dict(zip(table.cells(positions[0]), table.cells(position), strict=True))
 
 
-def _check_repeated(table: Table, device: DeviceRows, t_s: Floats, options: LogOptions) -> None:
-    """Raise an error if a device often has several rows at one time."""
-    repeated = 0 if np.all(np.diff(t_s) > 0) else t_s.size - np.unique(t_s).size
+def _check_repeated(
+    table: Table,
+    device: DeviceRows,
+    t_s: Floats,
+    values: Sequence[Floats],
+    options: LogOptions,
+) -> None:
+    """Raise an error if a device often has several rows at one time, which are not the same."""
+    if np.all(np.diff(t_s) > 0):
+        return
+    different = np.unique(np.nan_to_num(np.column_stack([t_s, *values])), axis=0)
+    repeated = len(different) - np.unique(t_s).size
     if repeated > max(MOST_REPEATED * t_s.size, 1) and options.device_column is None:
         raise UserError(
             f"{table.path} has several rows of {device.component} at {count(repeated, 'time')}",
@@ -431,9 +454,15 @@ def _check_durations(table: Table, column: Column, t_s: Floats) -> None:
     """Raise an error if each row is a finished run, whose duration is not that between rows."""
     for i, text in enumerate(table.names if table.header else ()):
         name = parse_name(text)
-        if i == column.position or name.stem not in DURATIONS:
+        is_of_mean = bool({*column.stem.split("_")} & _MEANS) and "time" in name.words
+        is_duration = name.stem in DURATIONS or bool(name.words & DURATIONS) or is_of_mean
+        if i == column.position or not is_duration:
             continue
-        stated_s = table.numbers(i)(table.cells(i))
+        cells = table.cells(i)
+        if any(map(is_clock, cells)):
+            stated_s = clock_times()(cells)
+        else:
+            stated_s = table.numbers(i)(cells) * TIME_UNITS.get(name.unit, 1.0)
         stated_s = stated_s[np.isfinite(stated_s)]
         steps = np.diff(t_s)
         if not stated_s.size or not np.any(steps > 0):

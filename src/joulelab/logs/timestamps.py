@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -42,9 +43,11 @@ _TIME_NAMES = {
 _DURATION_WORDS = {"kernel", "cpu", "gpu", "up", "utilization"}
 _EPOCH_DECADES = ((1e9, "s"), (1e12, "ms"), (1e15, "us"), (1e18, "ns"))
 """Seconds since 1970 lie between 1e9 (2001) and 4e9 (2096), and so on for the smaller units."""
-_DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}[ T]\d")
+_DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}[ T_]\d")
 _SLASHED = re.compile(r"(\d{1,2})/(\d{1,2})/\d{4}[ T]\d")
-_CLOCK = re.compile(r"(\d+):(\d{2}):(\d{2}(?:[.,]\d+)?)(?: ?([AP])M)?", re.IGNORECASE)
+_CLOCK = re.compile(r"(\d+):(\d{2}):(\d{2}(?:[.,:]\d+)?)(?: ?([AP])M)?", re.IGNORECASE)
+_DAY = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}|\d{8}")
+_NO_SECONDS = re.compile(r"(?<=\d{4} )\d{1,2}:\d\d(?= [AP]M$|$)", re.IGNORECASE)
 _PLAIN_TIME = r"T[0-9]{2}(?::[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{0,9}+)?+)?+)?+"
 _PLAIN_DATES = re.compile(rf"(?:[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}(?:{_PLAIN_TIME})?+(?:\n|\Z))*+")
 """NumPy takes other texts, and what follows a time, for time zones, with a warning. Possessive, for
@@ -52,7 +55,9 @@ a million lines."""
 _FRACTION = re.compile(r"(?<=:\d\d)[.,](\d+)")
 LONG_STEP_S = 50.0
 """Times without a unit that are further apart are seconds only if they are whole minutes."""
-MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
+SHORT_STEP_S, LEAST_DAYS = 5e-3, 1e4
+"""Times this large and this close may be dates of spreadsheets, in days since 1900."""
+MINUTE_S, HOUR_S, HALF_DAY_S, DAY_S = 60.0, 3600.0, 43200.0, 86400.0
 HALF_HOUR_S = 1800.0
 
 
@@ -85,13 +90,25 @@ def choose_time(table: Table, options: LogOptions) -> tuple[int, Converter | Non
         return position, scaled(table, position, TIME_UNITS[epoch]), note
     steps = np.diff(values)
     step = float(np.median(steps[steps > 0])) if np.any(steps > 0) else 0.0
-    if step >= LONG_STEP_S and (step % MINUTE_S or step > HOUR_S):
+    is_days = 0 < step < SHORT_STEP_S and values[0] > LEAST_DAYS
+    if is_days or (step >= LONG_STEP_S and (step % MINUTE_S or step > HOUR_S)):
         raise UserError(
             f"{table.path}: the unit of times in column {name!r} is unknown",
             why=f"its rows are {step:g} apart",
-            hint="state it with --time-unit: s, ms, us or ns",
+            hint="state it with --time-unit: s, ms, us or ns"
+            + (", or write dates as 2026-01-31 12:34:56 if these are days" if is_days else ""),
         )
     return position, None, f"{name!r} has no unit; assuming seconds (change it with --time-unit)"
+
+
+def join_dates(table: Table) -> Table:
+    """Join a column of dates to the times of day in the column after it, as ``Date,Time``."""
+    for i in range(len(table.names) - 1):
+        both = [row[i : i + 2] for row in table.sample if not all(map(is_absent, row[i : i + 2]))]
+        if both and all(_DAY.fullmatch(day) and is_clock(clock) for day, clock in both):
+            joined = replace(table, date_column=i)
+            return replace(joined, sample=tuple(map(tuple, map(joined.with_date, table.sample))))
+    return table
 
 
 def _time_position(table: Table, options: LogOptions) -> int:
@@ -147,8 +164,11 @@ def is_clock(cell: str) -> bool:
 
 
 def clock_times() -> Converter:
-    """Create a converter of hours, minutes and seconds to seconds; they continue after midnight."""
-    days, last_s = 0, -math.inf
+    """Create a converter of hours, minutes and seconds to seconds; they continue after midnight.
+
+    A clock of 12 hours that does not write AM or PM goes back from 12:59 to 1:00.
+    """
+    days, last_s = 0.0, -math.inf
 
     def convert_one(cell: str) -> float:
         nonlocal days, last_s
@@ -158,8 +178,9 @@ def clock_times() -> Converter:
         hours, minutes = int(match[1]), int(match[2])
         if match[4]:
             hours = hours % 12 + 12 * (match[4].upper() == "P")
-        time_s = 3600 * hours + 60 * minutes + float(match[3].replace(",", "."))
-        days += time_s < last_s - DAY_S / 2
+        time_s = 3600 * hours + 60 * minutes + float(re.sub("[,:]", ".", match[3]))
+        back_s = last_s - time_s
+        days += 1.0 if back_s > HALF_DAY_S else 0.5 if back_s > HALF_DAY_S - HALF_HOUR_S else 0.0
         last_s = time_s
         return days * DAY_S + time_s
 
@@ -206,7 +227,7 @@ def time_zone(name: str | None) -> tzinfo | None:
 
 def epoch_unit(values: Floats) -> str | None:
     """Return the unit in which numbers are times since 1970; ``None`` if they cannot be."""
-    middle = float(np.median(values))
+    middle = float(np.median(values)) if values.size else math.nan
     return next((unit for one, unit in _EPOCH_DECADES if one <= middle < 4 * one), None)
 
 
@@ -268,7 +289,7 @@ def _parse(cell: str, formats: Sequence[str]) -> datetime | None:
 
 def _parse_format(cell: str, formats: Sequence[str]) -> datetime | None:
     """Parse a date in the first of these formats that matches; ``None`` if none does."""
-    text = " ".join(cell.split())
+    text = _NO_SECONDS.sub(r"\g<0>:00", " ".join(cell.split()))
     fraction = _FRACTION.search(text)
     whole = _FRACTION.sub("", text)
     for one in formats:

@@ -22,7 +22,7 @@ from joulelab.logs.series import Kind, Meter
 from joulelab.sensors.sensor import Provenance
 
 _TEGRA_DATE = re.compile(r"(\d\d-\d\d-\d{4} \d\d:\d\d:\d\d)\s")
-_TEGRA_RAIL = re.compile(r"\b([A-Z][A-Z0-9_]+) (\d+)(?:mW)?/(\d+)(?:mW)?(?=\s|$)")
+_TEGRA_RAIL = re.compile(r"\b([A-Z][A-Z0-9_]+) (\d+)(?:mW(?:/\d+mW)?|/\d+)(?=\s|$)")
 _TEGRA_INPUTS = ("VDD_IN", "POM_5V_IN")
 _TEGRA_LINE = re.compile(r"\bRAM \d+/\d+MB\b")
 
@@ -44,7 +44,10 @@ _DCMI = re.compile(r"\s*Instantaneous power reading:\s*(\S+)\s*Watts")
 _DCMI_TIME = re.compile(r"\s*IPMI timestamp:\s*(.*?)(?:\s+Sampling period.*)?\s*")
 _DCMI_STATE = re.compile(r"\s*Power reading state is:\s*(\w+)")
 _SENSOR = re.compile(
-    r"\s*([^|,]+?)\s*[|,]\s*([\d.]+|na|no reading)\s*[|,]?\s*Watts\b", re.IGNORECASE
+    # ``sdr elist`` and ``sdr type`` write number, state and entity before the value.
+    r"\s*([^|,]+?)\s*[|,](?: *[0-9A-F]+h *\| *\w+ *\| *[\d.]+ *\|)?"
+    r"\s*([\d.]+|na|no reading)\s*[|,]?\s*Watts\b",
+    re.IGNORECASE,
 )
 _NODE_SENSOR = re.compile(
     r"(?:pwr|power|system|sys|total|node)[ _]*(?:consumption|level|power|pwr|meter|input)?[ _\d]*",
@@ -61,7 +64,7 @@ def _read_tegrastats(log: LogText) -> Iterator[Reading]:
     """Read tegrastats: the module's input where it is metered, or else its rails."""
     for text, stamp in log.lines():
         date = _TEGRA_DATE.search(text)
-        for name, now, _ in _TEGRA_RAIL.findall(text):
+        for name, now in _TEGRA_RAIL.findall(text):
             if name == "NC":
                 # Not connected.
                 continue

@@ -11,9 +11,11 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import NamedTuple
 
 from joulelab.errors import UserError
+from joulelab.logs.columns import PLAIN_POWER_W
 from joulelab.logs.formats.log_text import LogText
 from joulelab.logs.formats.meters import Format, Reading, number
 from joulelab.logs.series import Kind, Meter
@@ -41,7 +43,8 @@ class Layout:
     needs: tuple[str, ...]  # Columns that only this tool's files have together.
     time: str  # Column of times.
     columns: tuple[_Column, ...]  # Columns of power or energy.
-    device: str = ""  # Column that distinguishes devices; its value replaces ``{}`` in components.
+    # Columns that distinguish devices; their values replace ``{}`` in components.
+    devices: tuple[str, ...] = ()
     seconds: bool = False  # Whether times are seconds from the log's own start.
 
     def read(self, log: LogText) -> Iterator[Reading]:
@@ -50,7 +53,7 @@ class Layout:
             time: str | float = row[self.time]
             if self.seconds:
                 time = number(row[self.time])
-            device = row.get(self.device, "").replace("/", ":")
+            device = ":".join(row[name] for name in self.devices if name in row)
             for name, cell in row.items():
                 for column in self.columns:
                     if match := re.fullmatch(column.pattern, name):
@@ -175,7 +178,7 @@ _LAYOUTS = (
             _Column(r"GPU Power \(W\)", "gpu:{}"),
             _Column(r"GPU Energy Consumed \(J\)", "gpu:{}", Kind.COUNTER),
         ),
-        device="DeviceId",
+        devices=("DeviceId", "TileId"),
     ),
 )
 
@@ -231,7 +234,7 @@ def _read_home_assistant(log: LogText) -> Iterator[Reading]:
     for name, rows in entities.items():
         plug = name.partition(".")[2] or name
         if name in powers or name in log.options.power_columns:
-            factor = _home_assistant_factor(log, name)
+            factor = _home_assistant_factor(log, name, [value for _, value in rows])
             label = name if wanted else "state"
             meter = Meter(f"plug:{plug}", label, "home_assistant.power", Kind.HELD_POWER)
         elif name in energies or name in log.options.energy_columns:
@@ -246,8 +249,15 @@ def _read_home_assistant(log: LogText) -> Iterator[Reading]:
     log.notes.append("Home Assistant writes a row when a value changes: each holds until the next")
 
 
-def _home_assistant_factor(log: LogText, name: str) -> float:
+def _home_assistant_factor(log: LogText, name: str, values: Sequence[float]) -> float:
     unit = log.options.power_unit or ("kW" if re.search(r"_kw(_|$)", name) else "W")
+    seen = [value for value in values if value > 0]
+    if unit == "W" and not log.options.power_unit and seen and median(seen) < PLAIN_POWER_W[0]:
+        raise UserError(
+            f"{log.path}: the unit of {name} is unknown",
+            why=f"its values are about {median(seen):.3g}",
+            hint="state it with --power-unit, for example W or kW",
+        )
     log.notes.append(f"{name} has no unit; assuming {unit}")
     return {"w": 1.0, "mw": 1e-3, "kw": 1e3}.get(unit.lower(), math.nan)
 
@@ -263,9 +273,9 @@ def _read_codecarbon(log: LogText) -> Iterator[Reading]:
     Energies contain the PUE (CodeCarbon, ``_do_measurements``), which JouleLab applies to carbon.
     CPU and RAM are often modelled: the file does not say.
     """
-    last: dict[str, Row] = {}
+    last: dict[tuple[str, str], Row] = {}
     for i, row in enumerate(csv_rows(log, _CODECARBON)):
-        last[row.get("run_id") or str(i)] = row
+        last[(row.get("run_id") or str(i), row.get("task_name", ""))] = row
     names = [row.get("task_name") or row["project_name"] for row in last.values()]
     for i, row in enumerate(last.values()):
         length_s = number(row["duration"])

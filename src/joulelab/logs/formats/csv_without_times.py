@@ -131,15 +131,14 @@ def _readings(
 
 
 def _matches(head: Sequence[str]) -> bool:
-    rows = [line for line in head if line.strip() and not STAMP_PREFIX.fullmatch(line)]
-    if not rows:
-        return False
-    cells = split_cells(rows[0])
-    if _header(cells) is not None:
-        return not any(
-            is_date(cell) or is_clock(cell) for line in rows[1:2] for cell in split_cells(line)
-        )
-    return _first_row(cells) is not None
+    rows = [split_cells(line) for line in head if not STAMP_PREFIX.fullmatch(line)]
+    rows = [cells for cells in rows if any(cells)]
+    # Warnings of the tool may precede the header.
+    first = next((i for i, cells in enumerate(rows) if _header(cells)), None)
+    if first is not None:
+        below = rows[first + 1 : first + 2]
+        return not any(is_date(cell) or is_clock(cell) for cells in below for cell in cells)
+    return bool(rows) and _first_row(rows[0]) is not None
 
 
 FORMATS = (

@@ -28,7 +28,7 @@ _ELAPSED = re.compile(r"\s*(\d+\.\d+) sec\s*")
 _PERF_EVENTS = {"pkg": "cpu", "ram": "dram", "psys": "node"}
 _SOCKETS = ("", *(f" of socket {socket}" for socket in range(8)))
 _PERF_TEXT = re.compile(
-    r"\s*(?P<time>\d+\.\d+)\s+(?:S(?P<socket>\d+(?:-D\d+)?)\s+\d+\s+)?"
+    r"\s*(?P<time>\d+\.\d+)\s+(?:[SN](?P<socket>\d+(?:-D\d+)?)\s+\d+\s+)?"
     r"(?P<value>[\d.,]+|<not \w+>)\s+Joules\s+(?P<event>\S+)"
 )
 _PERF_TOTAL = re.compile(r"\s*(?P<value>[\d.,]+)\s+Joules\s+(?P<event>\S+)")
@@ -44,22 +44,26 @@ def _read_turbostat(log: LogText) -> Iterator[Reading]:
     columns: list[str] = []
     has_time = any("Time_Of_Day_Seconds" in line for line in log.head())
     lines = ((text, None) for text in log.raw_lines()) if has_time else log.lines()
+    seen: set[tuple[str, str]] = set()
     packages: set[str] = set()
     short = 0
     for text, stamp in lines:
-        cells = text.split("\t") if "\t" in text else text.split()
-        cells = [cell.strip() for cell in cells]
+        cells = _turbostat_cells(text)
         if match := _ELAPSED.fullmatch(text):
             elapsed_s = float(match[1])
         elif any(name in cells for name in _TURBOSTAT):
-            columns, packages = cells, set()
+            columns = cells
         elif columns and any(cells):
             row = dict(zip(columns, cells, strict=False))
             place = row.get("Package", "")
-            is_summary = row.get("CPU", "-") == "-" and row.get("Core", "-") == "-"
+            is_summary = {row.get(name, "-") for name in ("Package", "Core", "CPU")} == {"-"}
             if len(cells) > len(columns) or not cells[0]:
                 short += 1
                 continue
+            if (which := (place, row.get("CPU", ""))) in seen:
+                # The next poll. Scripts may have removed the header above it.
+                seen, packages = set(), set()
+            seen.add(which)
             if not is_summary and (not place.isdigit() or place in packages):
                 # Rows of cores repeat their package's power, or have none.
                 continue
@@ -72,6 +76,12 @@ def _read_turbostat(log: LogText) -> Iterator[Reading]:
                 else:
                     yield Reading(time, meter, watts)
     log.skipped(short, "that are not rows of turbostat")
+
+
+def _turbostat_cells(text: str) -> list[str]:
+    """Split a row at tabs, or at commas or spaces into which scripts convert them."""
+    delimiter = next((one for one in "\t," if one in text), None)
+    return [cell.strip() for cell in text.split(delimiter)]
 
 
 def _turbostat_meters(row: Mapping[str, str], package: str) -> Iterator[tuple[str, Meter]]:
@@ -166,7 +176,7 @@ def _perf_cells(cells: Sequence[str]) -> _PerfRow | None:
     if "Joules" not in cells:
         return None
     unit = cells.index("Joules")
-    socket = re.fullmatch(r"S(\d+(?:-D\d+)?)", cells[1]) if unit == 4 else None
+    socket = re.fullmatch(r"[SN](\d+(?:-D\d+)?)", cells[1]) if unit == 4 else None
     if unit not in (2, 4) or (unit == 4 and not socket) or len(cells) < unit + 2:
         return None
     return _PerfRow(cells[0], socket and socket[1], cells[unit - 1], cells[unit + 1])
@@ -228,7 +238,7 @@ def _read_scaphandre_text(log: LogText) -> Iterator[Reading]:
 
 
 def _is_turbostat(head: Sequence[str]) -> bool:
-    return any(set(_TURBOSTAT) & set(line.split()) for line in head)
+    return any(set(_TURBOSTAT) & set(_turbostat_cells(line)) for line in head)
 
 
 FORMATS = (

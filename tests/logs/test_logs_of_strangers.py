@@ -1,0 +1,217 @@
+"""Logs as other tools write them, each with a known energy: 100 W for each device's number."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from joulelab.errors import UserError
+from joulelab.logs.columns import LogOptions
+from joulelab.logs.power_log import read_logs
+from joulelab.logs.span_energies import ImportedSpan, energy_rows
+
+START = datetime(2026, 3, 14, 9, 30, tzinfo=UTC)
+SECONDS = range(61)
+
+
+def date(second, pattern="%Y-%m-%dT%H:%M:%S"):
+    return (START + timedelta(seconds=second)).strftime(pattern)
+
+
+def power(device, second):
+    return 100 * (device + 1) + (1.5 if second % 2 else -1.5)
+
+
+def table(header, row, seconds=SECONDS):
+    """Return a log of a row, or several, for each second."""
+    rows = [row(second) for second in seconds]
+    lines = [line for one in rows for line in ([one] if isinstance(one, str) else one)]
+    return "\n".join([header, *lines, ""])
+
+
+def read(tmp_path, text, name="log.csv", **options):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    log = read_logs([path], LogOptions(timezone="UTC", **options))
+    return log, energy_rows(log, [ImportedSpan("", log.start_s, log.stop_s)])[0]
+
+
+def hwinfo(second):
+    watts = ",".join(f"{power(i, second)}" for i in range(3))
+    return f"{date(second, '%-d.%-m.%Y,%H:%M:%S')}.1{second % 10}0,{watts},"
+
+
+HWINFO = 'Date,Time,"CPU Package Power [W]","GPU Power [W]","GPU Power [W]",'
+HWINFO_END = f'{HWINFO}\n,,"CPU [#0]","GPU [#0]","GPU [#1]",\n'
+UPROF = (
+    "PROFILE DETAILS\nCounter Name,ID,Unit,Description\nsocket0-package-power,48,W,Package\n"
+    "core0-power,50,W,Core\n\nPROFILE RECORDS\nRecordId,Timestamp,socket0-package-power,core0-power"
+)
+TURBOSTAT = "Time_Of_Day_Seconds,Package,Core,CPU,Busy%,PkgWatt,RAMWatt"
+
+
+def turbostat(second):
+    time_s = START.timestamp() + second
+    return [
+        f"{time_s + cpu / 1e4},{package},{cpu},{cpu},50," + (f"{power(package, second)},10" * first)
+        for package in range(2)
+        for cpu, first in ((2 * package, True), (2 * package + 1, False))
+    ]
+
+
+READ = {
+    "date and time of day in two columns": (
+        table(
+            "date,time,power_w",
+            lambda i: f"{date(i + 52170, '%Y-%m-%d,%H:%M:%S')},{power(0, i)}"),
+        {}, 6000),
+    "HWiNFO, its columns by number": (
+        table(HWINFO, hwinfo) + HWINFO_END, {"power_columns": ["3", "4", "5"]}, 36_000),
+    "uProf, below its table of counters": (
+        table(UPROF, lambda i: f"{i},{date(i, '%H:%M:%S')}:646,{power(0, i)},5.0"),
+        {"power_columns": ["socket0-package-power"]}, 6000),
+    "s-tui": (
+        table("Time,Util:Avg,Power", lambda i: f"{date(i, '%Y-%m-%d_%H:%M:%S')},50,{power(0, i)}"),
+        {}, 6000),
+    "a clock of 12 hours without AM or PM": (
+        table("time,power_w", lambda i: f"{date(i + 12570, '%I:%M:%S')},{power(0, i)}"), {}, 6000),
+    "dates of a spreadsheet, without seconds": (
+        table("time,power_w", lambda i: f"{date(60 * i, '%d.%m.%Y %H:%M')},{power(0, i)}"),
+        {}, 360_000),
+    "turbostat as CSV, without repeated headers": (table(TURBOSTAT, turbostat), {}, 19_200),
+    "rocm-smi with a warning in front": (
+        table("WARNING: AMD GPU device(s) is/are in a low-power state.\n", lambda i: [
+            f"{START.timestamp() + i:.0f}", "device,Average Graphics Package Power (W)",
+            f"card0,{power(0, i)}"]),
+        {}, 6000),
+    "xpu-smi of tiles": (
+        table("Timestamp, DeviceId, TileId, GPU Power (W)", lambda i: [
+            f"{date(i, '%H:%M:%S')}.123,    0, {tile}, {power(tile, i)}" for tile in range(2)]),
+        {}, 18_000),
+    "ipmitool sdr elist": (
+        table("", lambda i: [
+            f"{START.timestamp() + i:.0f}",
+            f"PS1 Input Power  | 77h | ok  | 10.1 | {power(0, i):.0f} Watts",
+            "Inlet Temp | 30h | ok  |  7.1 | 22 degrees C"]),
+        {}, 6000),
+    "tegrastats without averages": (
+        table("", lambda i: f"{date(i, '%m-%d-%Y %H:%M:%S')} RAM 1/2MB CPU [5%@729] "
+            f"VDD_IN {1000 * power(0, i):.0f}mW VDD_SOC 1500mW"),
+        {}, 6000),
+    "perf stat --per-node": (
+        table("# started on", lambda i: [
+            f"     {i + 1}.0002,N{node},1,{power(node, i)},Joules,power/energy-pkg/,1,100.00,,"
+            for node in range(2)]),
+        {}, 300 * 61),
+    "a counter of a plug in steps of 0.1 kWh": (
+        table("time,energy_kwh", lambda i: f"{date(360 * i)},{1234.5 + i // 10 / 10:.1f}"),
+        {}, 0.6 * 3.6e6),
+    "a log that was appended to itself": (
+        2 * table("time,index,power_w", lambda i: [f"{date(i)},{k},{power(k, i)}" for k in (0, 1)]),
+        {}, 18_000),
+    "a utilisation that is called gpu": (
+        table("time,gpu,power_w", lambda i: f"{date(i)},{97 - i % 5},{power(0, i)}"), {}, 6000),
+    "InfluxDB": (
+        table(",result,table,_start,_time,_value,_field,gpu", lambda i: [
+            f",,{k},{date(0)}Z,{date(i)}Z,{power(k, i)},power_draw,{k}" for k in range(2)]),
+        {"power_columns": ["_value"]}, 18_000),
+    "two columns of several hosts": (
+        table("time,hostname,cpu_w,gpu_w", lambda i: [
+            f"{date(i)},node{host},{power(0, i)},{power(1, i)}" for host in "ab"]),
+        {"power_columns": ["cpu_w", "gpu_w"]}, 36_000),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_log_has_its_energy(tmp_path, name):
+    text, options, joules = READ[name]
+    _, row = read(tmp_path, text, **options)
+    assert row["gross_j"] == pytest.approx(joules, rel=0.02)
+
+
+REFUSED = {
+    "columns of one name": (
+        table(HWINFO, hwinfo), {"power_columns": ["GPU Power [W]"]},
+        "has 2 columns 'GPU Power [W]'; name one by number: 4, 5"),
+    "columns of one name, unnamed": (
+        table(HWINFO, hwinfo), {}, "'GPU Power [W]' (column 4), 'GPU Power [W]' (column 5)"),
+    "rows of several quantities": (
+        table("time,metric,value", lambda i: [
+            f"{date(i)},{name},{value}"
+            for name, value in (("power_w", power(0, i)), ("temp_c", 60))]),
+        {"power_columns": ["value"]}, "of several quantities, as column 'metric' says"),
+    "loads whose names take turns": (
+        table("time,name,power_w", lambda i: f"{date(i)},{'ab'[i % 2]},{power(i % 2, i)}"),
+        {}, "'name' may distinguish devices, or what ran"),
+    "mean power of runs, and their time": (
+        table(
+            "date,run,avg_power_w,train_time_s", lambda i: f"{date(600 * i)},m,{power(0, i)},300"),
+        {}, "each row is a run of its own, with its 'train_time_s'"),
+    "runs with durations as clocks": (
+        table("date,run,duration,power_w", lambda i: f"{date(600 * i)},m,0:05:00,{power(0, i)}"),
+        {}, "each row is a run of its own, with its 'duration'"),
+    "days of a spreadsheet": (
+        table("time,power_w", lambda i: f"{46095.4 + i / 86400:.9f},{power(0, i)}"),
+        {}, "the unit of times in column 'time' is unknown: its rows are 1.1574e-05 apart"),
+    "cells separated by spaces": (
+        table("time power_w", lambda i: f"{START.timestamp() + i:.0f} {power(0, i)}"),
+        {}, "is no table: its lines have one cell, such as '1773480600 98.5'"),
+    "JSON": (
+        table("", lambda i: f'{{"time": {i}, "power_w": {power(0, i)}}}'),
+        {}, "is JSON of no known tool"),
+    "XML": (
+        table('<?xml version="1.0" ?>', lambda _: "<power_draw>100 W</power_draw>"),
+        {}, "is XML of no known tool"),
+    "a plug in kW": (
+        table("entity_id,state,last_changed", lambda i: f"sensor.plug_power,0.0{i},{date(i)}Z"),
+        {}, "the unit of sensor.plug_power is unknown: its values are about 0.0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_log_is_refused_in_one_line(tmp_path, name):
+    text, options, words = REFUSED[name]
+    with pytest.raises(UserError) as caught:
+        read(tmp_path, text, **options)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_spans_by_date_of_a_log_with_date_and_time_in_two_columns(tmp_path):
+    log, _ = read(tmp_path, table(HWINFO, hwinfo), power_columns=["3"])
+    start_s = START.timestamp()
+    [row] = energy_rows(log, [ImportedSpan("", start_s + 10, start_s + 20)])
+    assert row["gross_j"] == pytest.approx(1000, rel=0.02)
+
+
+def test_tasks_of_one_run_are_added(tmp_path):
+    header = "task_name,timestamp,project_name,run_id,duration,energy_consumed"
+    text = table(header, lambda i: f"t{i},{date(100 * (i + 1))},lm,r1,100,{1e4 / 3.6e6}", range(3))
+    log, _ = read(tmp_path, text)
+    assert [name for name, *_ in log.runs] == ["t0", "t1", "t2"]
+    rows = energy_rows(log, [ImportedSpan(*run) for run in log.runs])
+    assert [row["gross_j"] for row in rows] == pytest.approx([1e4] * 3)
+
+
+@pytest.mark.parametrize("lost", ["[GPU requires reset]", "[N/A]"])
+def test_a_gpu_whose_values_end_is_counted_until_then(tmp_path, lost):
+    text = table("timestamp, index, power.draw [W]", lambda i: [
+        f"{date(i)}, 0, {power(0, i)} W",
+        f"{date(i)}, 1, {f'{power(1, i)} W' if i <= 30 else lost}",
+    ])  # fmt: skip
+    _, row = read(tmp_path, text)
+    assert row["components"]["gpu:1"]["gross_j"] == pytest.approx(200 * 30.5, rel=0.02)
+    assert "gpu:1: the log has readings for 31.0 s of 1 min" in row["reason"]
+
+
+def test_files_of_one_name_in_several_directories_are_several_devices(tmp_path):
+    text = table("time,power_w", lambda i: f"{date(i)},{power(0, i)}")
+    for node in ("node1", "node2"):
+        read(tmp_path, text, f"{node}/power.csv")
+    paths = [tmp_path / node / "power.csv" for node in ("node1", "node2")]
+    log = read_logs(paths, LogOptions(timezone="UTC"))
+    [row] = energy_rows(log, [ImportedSpan("", log.start_s, log.stop_s)])
+    assert row["components"].keys() == {"node1/power:power", "node2/power:power"}
+    assert row["gross_j"] == pytest.approx(12_000, rel=0.02)
+    with pytest.raises(UserError, match="is given twice"):
+        read_logs([paths[0], paths[0]], LogOptions(timezone="UTC"))
