@@ -67,6 +67,28 @@ def test_the_text_has_units_and_details(printed, table):
     assert any("sure to 50.0 %" in line for line in rest)
 
 
+def test_carbon_and_cost_are_as_undetermined_as_the_energy(forecast_of, run, table):
+    path = table("epoch,duration_s,gross_j\n0,1,1\n1,1,1000000\n")
+    options = (path, "--epochs", 100, "--intensity", 360, "--price", 0.2, "--currency", "EUR")
+    code, out, _ = run("forecast", *options)
+    assert code == 0
+    assert out.startswith("100 epochs: cannot be determined from 2 epochs; at least ")
+    assert "CO2e" not in out
+    assert "EUR" not in out
+    forecast = forecast_of(*options)
+    unbounded = ("gross_high_j", "carbon_high_g", "price_high", "uncertainty")
+    assert [forecast[name] for name in unbounded] == [None] * 4
+    assert forecast["gross_low_j"] > 1_000_001
+
+
+def test_negative_energies_are_refused(run, table):
+    code, _, err = run(
+        "forecast", table("epoch,duration_s,gross_j\n0,1,10\n1,1,-5\n"), "--epochs", 9
+    )
+    assert code == 2
+    assert "has -5 J in epoch 1: a gross energy cannot be negative" in err
+
+
 def test_phases_of_a_table(forecast_of, table):
     rows = "".join(
         f"{i};{10 + i % 2};{2500 + i};train\n" + (f"{i};2;300;validate\n" if i % 2 else "")

@@ -109,10 +109,10 @@ def _print(
     target: dict[str, Any] | None = None,
     prefix: str = "",
 ) -> None:
-    costs = site.costs(forecast.gross_j, (forecast.gross_low_j, forecast.gross_high_j))
-    text = costs.text()
+    costs = site.costs(forecast.gross_j, (forecast.gross_low_j, forecast.gross_most_j))
+    text = costs.text() if forecast.is_determined else ""
     if as_json:
-        print_json((target or {}) | forecast.to_json() | (costs.to_json() if text else {}))
+        print_json((target or {}) | forecast.to_json() | (costs.to_json() if costs.text() else {}))
         return
     lines = [*forecast.details(), *filter(None, [text])]
     if site.intensity_file is not None:

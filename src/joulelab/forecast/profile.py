@@ -144,6 +144,11 @@ class Forecast:
         return is_determined(self.gross_j, self.gross_low_j, self.gross_high_j)
 
     @property
+    def gross_most_j(self) -> float:
+        """Upper end of the energy's interval; infinite if the profile does not determine it."""
+        return self.gross_high_j if self.is_determined else math.inf
+
+    @property
     def carbon_g(self) -> tuple[float, float, float] | None:
         """Grams of CO2-equivalent and the ends of their interval; ``None`` without an intensity.
 
@@ -152,7 +157,7 @@ class Forecast:
         if self.carbon_intensity_g_per_kwh is None:
             return None
         per_j = carbon_g(1.0, self.carbon_intensity_g_per_kwh, pue=self.pue)
-        return self.gross_j * per_j, self.gross_low_j * per_j, self.gross_high_j * per_j
+        return self.gross_j * per_j, self.gross_low_j * per_j, self.gross_most_j * per_j
 
     def __str__(self) -> str:
         """Format energy, time and carbon with their intervals on one line."""
@@ -189,10 +194,12 @@ class Forecast:
         return lines + [str(one) for one in phases]
 
     def to_json(self) -> dict[str, Any]:
-        """Return every value under its attribute's name, with ``None`` for NaN."""
+        """Return every value under its attribute's name; ``None`` if it is not determined."""
         data = {one.name: getattr(self, one.name) for one in fields(self)}
         data["phases"] = [asdict(phase) for phase in self.phases]
         data["is_determined"] = self.is_determined
+        if not self.is_determined:
+            data |= {"gross_high_j": self.gross_most_j, "uncertainty": math.inf}
         if self.within is not None:
             data["sure"] = self.sure
         if self.carbon_g is not None:

@@ -268,6 +268,9 @@ def _of_table(path: Path) -> Source:
         duration_s, gross_j = (
             numbers[name].one(cell[name], table.cells(i)) for name, i in positions.items()
         )
+        if gross_j < 0:
+            why = "a gross energy cannot be negative"
+            raise UserError(f"{path} has {gross_j:g} J in epoch {cell['epoch']}", why=why)
         rows.append(Row(phase=name, duration_s=duration_s, gross_j=gross_j))
         if name == MAIN:
             accuracy.append(math.nan)
