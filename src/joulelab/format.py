@@ -197,18 +197,20 @@ def change(ratio: float, low: float, high: float, *, level: str = "95 % CI ") ->
     Example:
         >>> change(0.942, 0.93, 0.954), change(1.12, 1.08, 1.16, level="")
         ('-5.80 % (95 % CI -7.00 to -4.60 %)', '+12.0 % (8.0–16.0 %)')
+        >>> change(12.5, 11.0, 14.0, level="")
+        '12.5 times (11.0–14.0)'
         >>> change(0.5, 0.0, math.inf, level=""), change(math.nan, math.nan, math.nan)
         ('cannot be determined', '')
     """
     if math.isnan(ratio):
         return ""
-    text = percent(ratio - 1, signed=True)
-    if math.isclose(low, high, rel_tol=1e-9):
-        return text
     if is_undetermined(low, high):
         return undetermined()
-    ends = interval(100 * (low - 1), 100 * (high - 1), 100 * (ratio - 1))
-    return f"{text} ({level}{ends} %)"
+    text = percent(ratio - 1, signed=True)
+    ends = f"{interval(100 * (low - 1), 100 * (high - 1), 100 * (ratio - 1))} %"
+    if ratio >= _LEAST_MULTIPLE:
+        text, ends = f"{number(ratio)} times", interval(low, high, ratio)
+    return text if math.isclose(low, high, rel_tol=1e-9) else f"{text} ({level}{ends})"
 
 
 def relative_to(ratio: float, low: float, high: float) -> tuple[str, str]:

@@ -161,7 +161,8 @@ def ratio(numerator: UncertainValue, denominator: UncertainValue) -> Ratio | Non
     """Return the ratio of two values that are well above 0; ``None`` unless both are positive.
 
     The interval is first-order in the logarithm (GUM 5.1.2), so that it is the same for the
-    inverse. Use :func:`fieller_ratio` where the denominator may not differ from 0.
+    inverse, see :func:`ratio_interval`. Use :func:`fieller_ratio` where the denominator may not
+    differ from 0.
 
     Example:
         >>> week, last = UncertainValue(110.0, {"gain": 5.5}), UncertainValue(100.0, {"gain": 5.0})
@@ -172,9 +173,8 @@ def ratio(numerator: UncertainValue, denominator: UncertainValue) -> Ratio | Non
     if not (numerator.value > 0 and denominator.value > 0):
         return None
     difference = numerator.logarithm() - denominator.logarithm()
-    factor = math.exp(COVERAGE_FACTOR * difference.uncertainty)
     value = numerator.value / denominator.value
-    return Ratio(value, value / factor, value * factor)
+    return Ratio(value, *ratio_interval(value, COVERAGE_FACTOR * difference.uncertainty))
 
 
 def ratio_interval(value: float, half: float) -> tuple[float, float]:

@@ -39,6 +39,8 @@ parts = st.builds(
 def test_the_interval_is_around_the_value(one):
     low, high = one.interval_j
     assert low <= one.gross_j <= high
+    assert one.net_interval_j[0] <= one.net_j <= one.net_interval_j[1] <= high
+    assert energy(one).net_interval_j[1] <= energy(one).interval_j[1]
     assert math.isclose(one.net_j + one.idle_j, one.gross_j, rel_tol=1e-9, abs_tol=1e-6)
 
 

@@ -46,6 +46,12 @@ def test_means_and_intervals_by_hand(rows):
     assert train["duration_s_per_sample"] == pytest.approx(2.4 * 1.02 / 3000)
 
 
+def test_net_energy_is_at_most_gross_energy(rows):
+    table = summary(rows.assign(net_correlated_uncertainty_j=1e6))
+    assert table["net_j_high"].tolist() == table["gross_j_high"].tolist()
+    assert (table["net_j_low"] < -1e6).all()
+
+
 def test_every_quantity_lies_in_its_interval(rows):
     table = summary(rows)
     for name in (one.name for one in QUANTITIES):

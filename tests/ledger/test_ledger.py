@@ -17,6 +17,7 @@ from joulelab.errors import UserError
 from joulelab.ledger.entries import label_run
 from joulelab.ledger.group import KEYS
 from joulelab.ledger.ledger import PUBLISHED_SPLITS, read_ledger
+from joulelab.ledger.text import row_table
 from joulelab.ledger.warnings import overlap_j
 
 
@@ -88,6 +89,16 @@ def test_a_week_is_compared_with_the_one_before_and_the_gain_cancels(tmp_path, r
     assert (changes[1].low, changes[1].high) == pytest.approx((1.2, 1.2), rel=1e-6)
     # The week before had no record.
     assert math.isnan(changes[2].value)
+
+
+def test_a_change_within_no_factor_of_ten_is_not_determined(tmp_path, run_record, make_energy):
+    run_record(tmp_path / "one", 1000.0, began="2026-12-22T00:00Z")
+    uncertain = make_energy(1000.0, edge_j=600.0)
+    run_record(tmp_path / "two", uncertain, began="2026-12-29T00:00Z")
+    ledger = read(tmp_path, by="week")
+    found = ledger.change_of(ledger.rows[1], ledger.rows)
+    assert (found.value, found.low, found.high) == (1.0, 0.0, math.inf)
+    assert "cannot be determined" in row_table(ledger).rows[1]
 
 
 def test_phases_next_to_published_splits(tmp_path, run_record):

@@ -67,6 +67,21 @@ def test_a_change_is_a_signed_percentage(tmp_path):
     assert " energy and -5.80 % time, against the run of " in lines["last time"]
 
 
+def test_a_very_uncertain_energy_is_stated_within_its_limits(tmp_path):
+    one = write_finished(tmp_path / "one")
+    part = component_energy("gpu:0", 100.0, edge_uncertainty_j=500.0, idle_j=90.0)
+    energy = Energy(duration_s=10.0, components={"gpu:0": part})
+    two = write_finished(tmp_path / "two", energy=energy)
+    (before,) = one.energy.components.values()
+    same = Energy(duration_s=10.0, components={"gpu:0": replace(before, source=part.source)})
+    found = compare(two, replace(one, energy=same))
+    assert (found.energy.low, found.energy.high) == (0.0, math.inf)
+    costs = Costs(energy_j=100.0, interval_j=energy.interval_j)
+    lines = dict(Summary(run=two, costs=costs, comparison=found).lines())
+    assert "a change of energy that cannot be determined and " in lines["last time"]
+    assert lines["  gpu:0"].startswith("100 J (0–1,080 J) ")
+
+
 def test_a_summary_fits_one_screen(tmp_path):
     one = write_finished(tmp_path / "one", started_unix_s=time.time() - 7 * 86400)
     two = write_finished(tmp_path / "two", command=("python", "train.py", "--epochs", "3"))

@@ -113,8 +113,8 @@ class ComponentEnergy:
 
     @property
     def net_interval_j(self) -> Interval:
-        """95 % interval of ``net_j``."""
-        return normal_interval(self.net_j, self.net_uncertainty_j)
+        """95 % interval of ``net_j``, which does not exceed the gross energy."""
+        return normal_interval(self.net_j, self.net_uncertainty_j, most=self.interval_j[1])
 
     @property
     def job_j(self) -> float:

@@ -160,9 +160,9 @@ without cpu:0
 
     @property
     def net_interval_j(self) -> Interval:
-        """95 % interval of ``net_j``."""
-        parts = self.components.values()
-        return normal_interval(self.net_j, math.hypot(*(part.net_uncertainty_j for part in parts)))
+        """95 % interval of ``net_j``, which does not exceed the gross energy."""
+        uncertainty_j = math.hypot(*(part.net_uncertainty_j for part in self.components.values()))
+        return normal_interval(self.net_j, uncertainty_j, most=self.interval_j[1])
 
     def per(self, number: float) -> Ratio:
         """Return the gross energy of one of a number of things, for example tokens, in joules.

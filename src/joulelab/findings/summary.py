@@ -102,7 +102,8 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
         freedom of the scatter (``gross_j_df``). Values per sample and per second are ratios of
         sums. The formula is that of :func:`joulelab.stats.estimates.estimates`: gain, offset and
         idle power are shared by all repeats, errors at the edges of spans are independent.
-        Intervals end where a quantity ends: gross energies at 0, accuracy at 100 %.
+        Intervals end where a quantity ends: gross energies at 0, net energies at the upper end of
+        gross energy, accuracy at 100 %.
         ``shared_runs`` is the number of repeats during which other processes used the machine.
     """
     keyed = runs.groupby(list(KEYS), dropna=False, sort=False)
@@ -124,6 +125,8 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
         found = _estimated(runs, cells, table, quantity, pools)
         found["low"] = found["low"].clip(lower=quantity.least)
         found["high"] = found["high"].clip(upper=quantity.most)
+        if quantity.scale:  # Net energy is at most gross energy.
+            found["high"] = np.fmin(found["high"], table[f"{quantity.scale}_high"])
         for end in _ENDS:
             table[quantity.name + end] = found[end.removeprefix("_") or "value"]
     shared = runs["shared"].fillna(False).to_numpy(dtype=float)

@@ -22,7 +22,14 @@ from joulelab.ledger.group import (
     without_copies,
 )
 from joulelab.ledger.warnings import find_warnings
-from joulelab.uncertain import UNKNOWN_RATIO, Ratio, UncertainValue, fieller_ratio, share
+from joulelab.uncertain import (
+    UNKNOWN_RATIO,
+    Ratio,
+    UncertainValue,
+    fieller_ratio,
+    is_determined,
+    share,
+)
 
 TABLE_SUFFIX = ".parquet"
 TABLE_NAME = f"ledger{TABLE_SUFFIX}"
@@ -150,12 +157,17 @@ class Ledger:
     def change_of(self, row: LedgerRow, rows: Sequence[LedgerRow]) -> Ratio:
         """Return the energy of a period relative to the one before; NaN without one.
 
-        Errors that sensors have in both periods cancel.
+        Errors that sensors have in both periods cancel. The interval is 0 to infinity if it spans
+        more than a factor of 10 to either side.
         """
         if self.by not in PERIODS or not row.is_measured:
             return UNKNOWN_RATIO
         before = next((one for one in rows if one.key == previous_period(row.key)), None)
-        return UNKNOWN_RATIO if before is None else fieller_ratio(row.energy, before.energy)
+        if before is None:
+            return UNKNOWN_RATIO
+        found = fieller_ratio(row.energy, before.energy)
+        is_known = is_determined(found.value, found.low, found.high)
+        return found if is_known or math.isnan(found.value) else Ratio(found.value, 0.0, math.inf)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything in plain values; unknown values become ``None``."""

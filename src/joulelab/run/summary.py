@@ -23,6 +23,7 @@ from joulelab.format import (
     count,
     duration,
     finite_or_none,
+    is_undetermined,
     join_words,
     joules,
     number,
@@ -31,6 +32,7 @@ from joulelab.format import (
     shorten,
     slug,
     timestamp,
+    undetermined,
     with_ends,
     with_interval,
 )
@@ -273,12 +275,12 @@ def _energy_lines(run: Run, absent: Sequence[Absence]) -> Iterator[Line]:
 
 
 def _component_line(name: str, part: ComponentEnergy | Energy, source: str) -> Line:
-    half_j = (part.interval_j[1] - part.interval_j[0]) / 2
-    return (
-        f"  {name}",
-        f"{quantity(part.gross_j, 'J'):>9} ± {quantity(half_j, 'J'):8} "
-        f"{quantity(part.mean_power_w, 'W'):>8}  {part.provenance} {source}",
-    )
+    low_j, high_j = part.interval_j
+    energy = f"{quantity(part.gross_j, 'J'):>9} ± {quantity((high_j - low_j) / 2, 'J'):8}"
+    if low_j == 0 < high_j:  # Cut off, so that it is not symmetric.
+        energy = f"{with_interval(part.gross_j, low_j, high_j, 'J', level=''):20}"
+    power = f"{quantity(part.mean_power_w, 'W'):>8}  {part.provenance} {source}"
+    return f"  {name}", f"{energy} {power}"
 
 
 def _estimated_because(energy: Energy, absent: Sequence[Absence]) -> Iterator[Line]:
@@ -388,12 +390,15 @@ def _exchange_lines(run: Run) -> Iterator[Line]:
 def _comparison_lines(found: Comparison | None) -> Iterator[Line]:
     if found is None:
         return
-    energy = change(found.energy.value, found.energy.low, found.energy.high)
+    ends = found.energy.low, found.energy.high
+    energy = f"{change(found.energy.value, *ends)} energy"
+    if is_undetermined(*ends):
+        energy = f"a change of energy that {undetermined()}"
     days = (time.time() - found.previous.started_unix_s) / 86400
     ago = f", {days:.0f} days ago" if days >= 1.5 else ""
     yield (
         "last time",
-        f"{energy} energy and {percent(found.duration - 1, signed=True)} time, against the run of "
+        f"{energy} and {percent(found.duration - 1, signed=True)} time, against the run of "
         f"{timestamp(found.previous.started_unix_s)}{ago}",
     )
     if found.differences:
