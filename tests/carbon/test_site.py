@@ -6,15 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from energy_parts import energy_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.carbon.costs import Costs, Factor
 from joulelab.carbon.site import Site, local_costs, save_site, site_file
 from joulelab.cli.options import complete_country
-from joulelab.energy.energy import ComponentEnergy, Energy
+from joulelab.energy.energy import Energy
 from joulelab.errors import UserError
-from joulelab.sensors.sensor import Provenance
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -33,15 +33,7 @@ def test_the_country_is_never_guessed(monkeypatch):
 
 
 def test_costs_follow_from_intensity_pue_and_price():
-    part = ComponentEnergy(
-        component="gpu:0",
-        source="counter",
-        provenance=Provenance.MEASURED,
-        duration_s=3600.0,
-        gross_j=3.6e6,
-        gain_uncertainty=0.05,
-    )
-    energy = Energy(duration_s=3600.0, components={"gpu:0": part})
+    energy = energy_of(3.6e6, gain_uncertainty=0.05)
     site = Site(intensity_g_per_kwh=400.0, pue=1.5, price_per_kwh=0.2, currency="EUR")
     costs = site.costs(energy)
     assert costs.carbon_g == pytest.approx(600.0)

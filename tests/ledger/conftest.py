@@ -3,10 +3,10 @@
 from datetime import datetime
 
 import pytest
+from energy_parts import energy_of
 
-from joulelab.energy.energy import ComponentEnergy, Energy
+from joulelab.energy.energy import Energy
 from joulelab.runs.record import Run, SpanTotal, write_record
-from joulelab.sensors.sensor import Provenance
 
 
 @pytest.fixture(autouse=True)
@@ -16,16 +16,14 @@ def no_labels(home, monkeypatch):
 
 
 def energy(gross_j, duration_s=100.0, gain=0.05, edge_j=0.0, component="gpu:0"):
-    part = ComponentEnergy(
-        component=component,
+    return energy_of(
+        gross_j,
+        duration_s,
+        component,
         source="counter",
-        provenance=Provenance.SIMULATED,
-        duration_s=duration_s,
-        gross_j=gross_j,
         gain_uncertainty=gain,
         edge_uncertainty_j=edge_j,
     )
-    return Energy(duration_s=duration_s, components={component: part})
 
 
 def write_run(directory, gross_j, *, began="2026-11-02T12:00+00:00", duration_s=100.0, **changed):

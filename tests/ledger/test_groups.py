@@ -6,11 +6,12 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+from energy_parts import component_energy
 from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.carbon.site import Site
-from joulelab.energy.energy import ComponentEnergy, Energy
+from joulelab.energy.energy import Energy
 from joulelab.ledger.entries import Entry, price_entries
 from joulelab.ledger.group import (
     KEYS,
@@ -22,7 +23,6 @@ from joulelab.ledger.group import (
 )
 from joulelab.ledger.ledger import Ledger
 from joulelab.runs.record import Run
-from joulelab.sensors.sensor import Provenance
 from joulelab.uncertain import UncertainValue
 
 SITES = (Site(), Site(country="FR"), Site(intensity_g_per_kwh=400.0, pue=1.5))
@@ -30,16 +30,8 @@ times = st.floats(1.6e9, 1.8e9)
 
 
 def part(component, gross_j, edge_j):
-    return ComponentEnergy(
-        component=component,
-        source="counter",
-        provenance=Provenance.MEASURED,
-        duration_s=10.0,
-        gross_j=gross_j,
-        gain_uncertainty=0.05,
-        offset_uncertainty_w=0.1,
-        edge_uncertainty_j=edge_j,
-    )
+    uncertainties = {"gain_uncertainty": 0.05, "offset_uncertainty_w": 0.1}
+    return component_energy(component, gross_j, edge_uncertainty_j=edge_j, **uncertainties)
 
 
 def run_of(parts, **changed):

@@ -4,9 +4,9 @@ import math
 from dataclasses import replace
 
 import pytest
+from energy_parts import energy_of
 from opened_page import Opened
 
-from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.report.tuning_page import write_tuning_page
 from joulelab.sensors.sensor import Provenance
 from joulelab.tune.probes import Probe
@@ -20,12 +20,6 @@ FRONT = [(64, "fp32"), (64, "bf16")]
 HOSTILE = "</script><img src=http://example.com/x> & “plan”"
 
 
-def energy(power_w, provenance=Provenance.MEASURED):
-    part = ComponentEnergy(component="cpu:0", source="s", provenance=provenance,
-                           duration_s=5.0, gross_j=5 * power_w)  # fmt: skip
-    return Energy(duration_s=5.0, components={"cpu:0": part})
-
-
 def outcome(choice=(64, "bf16"), **changes):
     def estimate(value):
         return Estimate(value, 0.96 * value, 1.04 * value)
@@ -34,7 +28,7 @@ def outcome(choice=(64, "bf16"), **changes):
         return dict(zip(BASE, key, strict=True))
 
     measured = [
-        Measured(Probe(settings(key), t * f, e * f, work=100), energy(e / t), 6.0)
+        Measured(Probe(settings(key), t * f, e * f, work=100), energy_of(5 * e / t), 6.0)
         for key, (t, e) in POINTS.items()
         for f in (0.97, 1.03)
     ]
@@ -53,7 +47,8 @@ def outcome(choice=(64, "bf16"), **changes):
 
 @pytest.mark.parametrize("provenance", [Provenance.MEASURED, Provenance.SIMULATED])
 def test_simulated_energies_are_marked(tmp_path, provenance):
-    measured = [replace(one, energy=energy(9, provenance)) for one in outcome().measured]
+    energy = energy_of(45, provenance=provenance)
+    measured = [replace(one, energy=energy) for one in outcome().measured]
     page = write_tuning_page(tmp_path, outcome(measured=measured), title="a", max_slowdown=0.05)
     is_simulated = provenance == Provenance.SIMULATED
     assert ("these energies were not measured" in page.read_text()) == is_simulated

@@ -1,11 +1,10 @@
 """A study's program as work: its knobs, and what fails."""
 
 import pytest
+from energy_parts import energy_of
 
-from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.errors import JoulelabError, UserError
 from joulelab.machine import describe
-from joulelab.sensors.sensor import Provenance
 from joulelab.study.plan import Plan
 from joulelab.study.worker import WorkerFailure
 from joulelab.tune.study_work import StudyWork
@@ -13,10 +12,8 @@ from joulelab.tune.tuning import UnmeasurableError
 
 
 def answer(samples=8):
-    part = ComponentEnergy(component="cpu:0", source="s", provenance=Provenance.SIMULATED,
-                           duration_s=2.0, gross_j=100.0)  # fmt: skip
     found = {
-        "energy": Energy(duration_s=2.0, components={"cpu:0": part}).to_json(),
+        "energy": energy_of(100.0, 2.0).to_json(),
         "durations_s": [0.2] * 10,
         "work": [samples] * 10,
     }

@@ -1,8 +1,9 @@
 import math
+from dataclasses import replace
 
 import pytest
+from energy_parts import energy_of
 
-from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.errors import JoulelabError
 from joulelab.sensors.sensor import Provenance
 from joulelab.tune.level_search import LevelSearch
@@ -17,14 +18,7 @@ from joulelab.tune.tuning import (
 
 KNOB = Knob("batch_size", (8, 16, 32), 8)
 BASELINE = {"batch_size": 8}
-
-
-def energy(power_w, duration_s, **options):
-    part = ComponentEnergy(
-        component="gpu:0", source="s", provenance=options.pop("provenance", Provenance.MEASURED),
-        duration_s=duration_s, gross_j=power_w * duration_s,
-    )  # fmt: skip
-    return Energy(duration_s=duration_s, components={"gpu:0": part}, **options)
+ENERGY = energy_of(500.0, 5.0, provenance=Provenance.MEASURED)
 
 
 class Work:
@@ -32,8 +26,8 @@ class Work:
 
     unit, keeps_work, notes = "sample", False, ("a note",)
 
-    def __init__(self, clock, fails=None, **options):
-        self.clock, self.fails, self.options = clock, fails or {}, options
+    def __init__(self, clock, fails=None, energy=ENERGY):
+        self.clock, self.fails, self.energy = clock, fails or {}, energy
 
     def measure(self, settings):
         self.clock.now_s += 10.0
@@ -41,7 +35,7 @@ class Work:
             raise self.fails[settings["batch_size"]]
         duration_s = 8.0 / settings["batch_size"]
         probe = Probe(dict(settings), duration_s, 100.0 * duration_s, work=50)
-        return Measured(probe, energy(100.0, 5.0, **self.options))
+        return Measured(probe, self.energy)
 
 
 class Clock:
@@ -137,11 +131,12 @@ def test_what_is_known_is_reported_when_the_search_ends_early(error, reason):
 
 
 def test_notes_state_how_the_energy_was_found():
-    outcome, _ = run(
-        provenance=Provenance.ESTIMATED,
+    energy = replace(
+        energy_of(500.0, 5.0, provenance=Provenance.ESTIMATED),
         absent={"dram:0": "no RAPL"},
         notes=("other processes also used the CPU: a",),
     )
+    outcome, _ = run(energy=energy)
     n = len(outcome.measured)
     assert outcome.notes == (
         "the energy is estimated, not measured",

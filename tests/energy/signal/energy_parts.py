@@ -1,7 +1,7 @@
 """Channels, energies and idle powers whose other values do not matter to a test."""
 
 from joulelab.energy.baseline import IdlePoint
-from joulelab.energy.energy import ComponentEnergy
+from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.sensors.sensor import Channel, Provenance, Quantity
 
 
@@ -15,6 +15,12 @@ def component_energy(component, gross_j, **given):
     """A component's energy over 10 s."""
     usual = {"source": "test", "provenance": Provenance.SIMULATED, "duration_s": 10.0}
     return ComponentEnergy(component=component, gross_j=gross_j, **(usual | given))
+
+
+def energy_of(gross_j, duration_s=10.0, component="gpu:0", **given):
+    """The energy of a machine with one component."""
+    part = component_energy(component, gross_j, duration_s=duration_s, **given)
+    return Energy(duration_s=duration_s, components={component: part})
 
 
 def idle_point(power_w, uncertainty_w=0.0, source="test", **given):
