@@ -256,7 +256,7 @@ def test_telemetry(made, tmp_path):
     assert trace.series[kinds["temperature_c"]].value[0] == 61
 
 
-def test_log_of_nvidia_smi_with_telemetry(tmp_path, run):
+def test_log_of_nvidia_smi_with_telemetry(tmp_path, printed):
     path = tmp_path / "smi.csv"
     lines = [
         f"2024/01/31 12:{i // 600:02}:{i / 10 % 60:06.3f}, {gpu}, H200, {200 + gpu} W, 70 %"
@@ -270,19 +270,7 @@ def test_log_of_nvidia_smi_with_telemetry(tmp_path, run):
         "mine,train,2024-01-31 12:00:20,2024-01-31 12:00:40",
         header="model,phase,start_s,stop_s",
     )
-    code, _, error = run(
-        "import-study",
-        "--power",
-        path,
-        "--spans",
-        spans,
-        "--timezone",
-        "UTC",
-        "--out",
-        "smi",
-        "--json",
-    )
-    assert (code, error) == (0, "")
+    printed("import-study", "--power", path, "--spans", spans, "--timezone", "UTC", "--out", "smi")
     [row] = results(tmp_path / "smi").to_dict("records")
     assert row["gross_j"] == pytest.approx(401 * 20, rel=0.01)
     assert (row["gpu_name"], row["gpu_utilization_pct"]) == ("H200", 70)

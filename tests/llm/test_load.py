@@ -9,17 +9,26 @@ from joulelab.llm.load import Extent, Level, LevelLoad, LoadGenerator, is_growin
 from joulelab.llm.prompts import Prompt
 
 
-def run_level(server, level, extent, *, change=lambda generator, load: None):
+def run_level(server, level, extent, change=lambda generator: None):
     load = LevelLoad(level, extent)
 
     async def work(client):
         server.most_in_flight = 0
         generator = LoadGenerator(client, itertools.repeat(Prompt("one two", 3)))
-        change(generator, load)
+        change(generator)
         await generator.run(load)
 
     ask(server, work)
     return load
+
+
+def call_when_in_flight(server, requests, function):
+    async def wait():
+        while server.in_flight < requests:
+            await asyncio.sleep(0.001)
+        function()
+
+    server.waiting = asyncio.get_running_loop().create_task(wait())
 
 
 @pytest.mark.parametrize("concurrency", [1, 5])
@@ -45,17 +54,11 @@ def test_open_loop_does_not_wait_for_replies():
     server = StreamingServer(hold=asyncio.Event())
     server.hold.set()
 
-    def change(generator, load):
+    def change(_):
         server.hold.clear()
+        call_when_in_flight(server, 30, server.hold.set)
 
-        async def free():
-            while server.in_flight < 30:
-                await asyncio.sleep(0.001)
-            server.hold.set()
-
-        change.task = asyncio.get_running_loop().create_task(free())
-
-    load = run_level(server, Level(rate_per_s=1000.0), Extent(requests=30), change=change)
+    load = run_level(server, Level(rate_per_s=1000.0), Extent(requests=30), change)
     assert server.most_in_flight == 30
     assert len(load.replies) == 30
     assert "faster than the server answered" in load.notes[0]
@@ -104,17 +107,11 @@ def test_level_whose_requests_all_fail_ends_early():
 def test_stop_ends_the_requests_in_flight_and_keeps_what_came():
     server = StreamingServer()
 
-    def change(generator, load):
+    def change(generator):
         server.token_s = 0.005
+        call_when_in_flight(server, 3, generator.stop)
 
-        async def stop():
-            while server.in_flight < 3:
-                await asyncio.sleep(0.001)
-            generator.stop()
-
-        change.task = asyncio.get_running_loop().create_task(stop())
-
-    load = run_level(server, Level(concurrency=3), Extent(requests=10**6), change=change)
+    load = run_level(server, Level(concurrency=3), Extent(requests=10**6), change)
     assert len(load.replies) >= 3
     assert [one.error for one in load.replies][-3:] == ["interrupted"] * 3
     assert load.in_flight == 0

@@ -148,32 +148,18 @@ def test_without_marked_steps_whole_epochs_are_measured(tune, clock):
     assert limit_w() == FOUND_W
 
 
-def test_settings_of_the_program_change_between_epochs(tune, clock, limited_gpu):
-    applied = []
-    tune = tune(knobs={"batch_size": (8, 32)}, apply=applied.append, window_s=0.05)
-    size, sizes = 8, []
-    for _ in joulelab.epochs(range(2000), tune=tune, quiet=True):
-        size = applied[-1]["batch_size"] if applied else size
-        sizes.append(size)
-        clock.work(0.16 / size)
-        if tune.result is not None and sizes[-3:] == [32] * 3:
-            break
-    assert tune.result.settings == {"batch_size": 32}
-    assert sizes[0] == 8
-    assert limited_gpu == []
-
-
-def test_settings_of_devices_and_of_the_program_are_tuned_together(tune, clock):
-    applied, sizes = [], [8]
-    tune = tune(
-        knobs={"power_limit": (250,), "batch_size": (8, 32)}, apply=applied.append, window_s=0.05
-    )
+@pytest.mark.parametrize("limits", [{}, {"power_limit": (250,)}])
+def test_settings_of_the_program_change_between_epochs(tune, clock, limited_gpu, limits):
+    applied, sizes = [], []
+    tune = tune(knobs=limits | {"batch_size": (8, 32)}, apply=applied.append, window_s=0.05)
     for _ in joulelab.epochs(range(2000), tune=tune, quiet=True):
         sizes.append(applied[-1]["batch_size"] if applied else 8)
         clock.work(0.16 / sizes[-1])
         if tune.result is not None and sizes[-3:] == [32] * 3:
             break
-    assert tune.result.settings == {"power_limit": 250, "batch_size": 32}
+    assert tune.result.settings == dict.fromkeys(limits, 250) | {"batch_size": 32}
+    assert sizes[0] == 8
+    assert len(limited_gpu) == len(limits)
     assert limit_w() == FOUND_W
 
 

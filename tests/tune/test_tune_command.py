@@ -126,11 +126,9 @@ def test_a_study_is_tuned_with_a_page_a_table_and_json(tune, tmp_path):
 )
 def test_wrong_requests_are_one_line(tune, arguments, message):
     code, out, error = tune(*arguments)
-    assert code == (127 if "not found" in message else 2)
-    assert out == ""
-    lines = error.splitlines()
-    assert len(lines) == 1
-    assert message in lines[0]
+    assert (code, out) == (127 if "not found" in message else 2, "")
+    assert error.count("\n") == 1
+    assert message in error
 
 
 # whole runs
