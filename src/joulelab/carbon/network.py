@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Self
 
+from joulelab.carbon.costs import J_PER_KWH
 from joulelab.energy.data_exchange import DataVolume
 from joulelab.errors import UserError, nearest
 from joulelab.format import join_words, with_interval
 from joulelab.packaged import packaged_rows
 
-J_PER_KWH = 3.6e6
 BYTES_PER_GB = 1e9
 BASES = ("average", "marginal")
 

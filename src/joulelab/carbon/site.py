@@ -14,7 +14,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -208,13 +208,10 @@ def local_costs(
     energy: Energy | float, interval_j: Interval = (math.nan, math.nan), **options: Any
 ) -> Costs:
     """Call :meth:`Site.costs` of the configured site, but put errors into ``no_carbon``."""
-    if isinstance(energy, Energy):
-        interval_j = energy.interval_j
-        energy = energy.gross_j
     try:
         return Site.configured().costs(energy, interval_j, **options)
     except JoulelabError as error:
-        return Costs(energy_j=energy, interval_j=interval_j, no_carbon=str(error))
+        return replace(Site().costs(energy, interval_j), no_carbon=str(error))
 
 
 def local_network_energy(exchanged: DataExchange | None) -> NetworkEnergy | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
@@ -200,9 +201,7 @@ class SettingsSearch:
 
     def _best_improvement(self) -> Cell | None:
         """The settings that are most worth measuring; ``None`` if none are worth their cost."""
-        counts: dict[Cell, int] = {}
-        for probe in self.probes:
-            counts[self._cell(probe)] = counts.get(self._cell(probe), 0) + 1
+        counts = Counter(map(self._cell, self.probes))
         candidates = list(dict.fromkeys([self._base, *counts, *self._candidates()]))
         model = self._model(candidates)
         mean, _ = model.objective
@@ -218,7 +217,7 @@ class SettingsSearch:
             slower, unsure = model.duration
             room = math.log1p(self.max_slowdown) - slower
             gain = gain * _normal_cdf(room / np.maximum(unsure, 1e-6))
-        done = np.array([counts.get(cell, 0) >= MOST_PER_CELL for cell in candidates])
+        done = np.array([counts[cell] >= MOST_PER_CELL for cell in candidates])
         done[best] = True
         done |= np.array([cell in self._left_out for cell in candidates])
         gain = np.where(done, 0.0, gain)
