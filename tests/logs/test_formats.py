@@ -26,6 +26,7 @@ TWO_GPUS = {"gpu:0": 100.0, "gpu:1": 200.0}
 TWO_PACKAGES = {"cpu:0": 60.0, "cpu:1": 40.0, "dram:0": 4.0, "dram:1": 6.0}
 SAMPLES = {
     "amd_smi.json": (TWO_GPUS, 20.0, None),
+    "amd_smi_monitor.txt": (TWO_GPUS, 20.0, None),
     "dcgmi_dmon.txt": (TWO_GPUS, 20.0, 1.0),
     "dcgmi_dmon_prefixed.txt": (TWO_GPUS, 20.0, None),
     "energibridge.csv": ({"cpu:0": 40.0, "dram:0": 3.0}, 20.0, None),

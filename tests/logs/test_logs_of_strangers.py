@@ -115,6 +115,17 @@ READ = {
         table(",result,table,_start,_time,_value,_field,gpu", lambda i: [
             f",,{k},{date(0)}Z,{date(i)}Z,{power(k, i)},power_draw,{k}" for k in range(2)]),
         {"power_columns": ["_value"]}, 18_000),
+    "boards of two models, of which one has no instantaneous power": (
+        table("timestamp, index, power.draw.instant [W], power.draw [W]", lambda i: [
+            f"{date(i)}, {k}, {'[N/A]' if k else f'{power(0, i)} W'}, {power(k, i)} W"
+            for k in range(2)]),
+        {}, 18_000),
+    "a plug that counts in Wh": (
+        table("entity_id,state,last_changed", lambda i: f"sensor.plug_energy,{i / 36},{date(i)}Z"),
+        {"energy_unit": "Wh"}, 6000),
+    "a peak next to power": (
+        table("time,peak_power_w,power_util,power_w", lambda i: f"{date(i)},400,30,{power(0, i)}"),
+        {}, 6000),
     "two columns of several hosts": (
         table("time,hostname,cpu_w,gpu_w", lambda i: [
             f"{date(i)},node{host},{power(0, i)},{power(1, i)}" for host in "ab"]),
@@ -162,6 +173,15 @@ REFUSED = {
     "XML": (
         table('<?xml version="1.0" ?>', lambda _: "<power_draw>100 W</power_draw>"),
         {}, "is XML of no known tool"),
+    "milliwatts that begin late": (
+        table("time,power", lambda i: f"{date(i)},{0 if i < 300 else 25_000 + i % 7}", range(600)),
+        {}, "the unit of column 'power' is unknown: its values are about 2.5e+04"),
+    "power that is always 0": (
+        table("timestamp, index, power.draw [W]", lambda i: f"{date(i)}, 0, 0.00 W"),
+        {}, "is always 0: the tool could not measure it"),
+    "a clock that was set later": (
+        table("time,power_w", lambda i: f"{date(i) if i else '1970-01-01T00:00:10'},{power(0, i)}"),
+        {}, "a time of the log cannot be right"),
     "a plug in kW": (
         table("entity_id,state,last_changed", lambda i: f"sensor.plug_power,0.0{i},{date(i)}Z"),
         {}, "the unit of sensor.plug_power is unknown: its values are about 0.0"),
@@ -202,6 +222,13 @@ def test_a_gpu_whose_values_end_is_counted_until_then(tmp_path, lost):
     _, row = read(tmp_path, text)
     assert row["components"]["gpu:1"]["gross_j"] == pytest.approx(200 * 30.5, rel=0.02)
     assert "gpu:1: the log has readings for 31.0 s of 1 min" in row["reason"]
+
+
+def test_one_of_several_gpus_that_is_always_0_is_absent(tmp_path):
+    _, row = read(tmp_path, table("time,gpu,power_w", lambda i: [
+        f"{date(i)},{k},{0 if k else power(0, i)}" for k in range(2)]))  # fmt: skip
+    assert row["gross_j"] == pytest.approx(6000, rel=0.02)
+    assert "gpu:1: log.csv has only 0 W of it in 'power_w'" in row["reason"]
 
 
 def test_files_of_one_name_in_several_directories_are_several_devices(tmp_path):

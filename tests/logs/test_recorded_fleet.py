@@ -95,7 +95,7 @@ def test_a_host_whose_log_ends_early_counts_while_it_lasts(tmp_path):
     write_log(tmp_path / "n1.txt", seconds=50)
     found = fleet_energy(read(tmp_path), window())
     assert [row["gross_j"] for row in found.rows] == pytest.approx([8000, 4100], rel=1e-6)
-    assert "lists it for 41.0 s of 1 min 20 s" in found.to_json()["reason"]
+    assert "has readings for 41.0 s of 1 min 20 s" in found.to_json()["reason"]
 
 
 def test_hosts_without_a_record_are_named(tmp_path):

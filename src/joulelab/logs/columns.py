@@ -82,7 +82,9 @@ _WORDS = {
 _NOT_READINGS = {
     "limit", "cap", "max", "min", "state", "management", "reasons", "factor", "apparent",
     "reactive", "percent", "pct", "ratio", "efficiency", "mode", "status", "profile", "voltage",
-    "count", "cost", "price", "va", "kva", "var", "kvar", "volt", "volts", "amp", "amps",
+    "count", "cost", "price", "va", "kva", "var", "kvar", "volt", "volts", "amp", "amps", "util",
+    "utilization", "percentage", "peak", "budget", "tdp", "target", "rated", "nominal", "capacity",
+    "threshold", "emissions", "carbon", "co2", "flops", "tflops", "token", "tokens",
 }  # fmt: skip
 _OTHER_UNITS = {"%", "pct", "percent", "v", "mv", "ma", "va", "kva", "var", "kvar", "dbm", "rpm"}
 """Units of columns that are neither power nor energy, whatever their names."""
@@ -99,6 +101,7 @@ _PER_INTERVAL = re.compile(
 )
 PLAIN_POWER_W = (1.0, 1000.0)  # Typical values outside may be in kilowatts or milliwatts.
 MOST_BOARD_W = 1500.0  # No board draws more for long.
+MOST_PRESENT = 0.9  # A view of power with this share of the values of the fullest one is as good.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +204,9 @@ def choose_values(table: Table, options: LogOptions) -> list[Column]:
     stems = {i: parse_name(table.names[i]).stem for i in found}
     views = [i for field in NVIDIA_POWER for i in found if stems[i] == field]
     if len(found) > 1 and len(views) == len(found):
-        used = next((i for i in views if not all(map(is_absent, table.cells(i)))), views[0])
+        # Boards of several models may not all have each of them.
+        present = {i: sum(not is_absent(cell) for cell in table.cells(i)) for i in views}
+        used = next(i for i in views if present[i] >= MOST_PRESENT * max(present.values()))
         found = {used: found[used]}
     if len(found) == 1:
         return [_value(table, *found.popitem(), options)]
@@ -275,8 +280,6 @@ def _value(table: Table, position: int, quantity: Quantity, options: LogOptions)
     note = ""
     source = NVIDIA_POWER.get(name.stem, f"log.{name.stem}")
     if not unit:
-        if not is_energy:
-            _check_plain_power(table, position, is_board=name.stem in NVIDIA_POWER)
         unit, si_unit = ("j", "joules") if is_energy else ("w", "watts")
         note = f"{text!r} has no unit; assuming {si_unit}"
     convert = _converter(table, position, units, unit, bool(cell_unit))
@@ -291,14 +294,14 @@ def _energy_kind(text: str, name: Name) -> str | None:
     return "counter" if name.words & _COUNTER_WORDS else None
 
 
-def _check_plain_power(table: Table, position: int, *, is_board: bool) -> None:
+def check_plain_power(table: Table, column: Column, value: Floats) -> None:
     """Raise an error if numbers without a unit may be in kilowatts or milliwatts."""
-    values = np.abs(table.numbers(position)(table.cells(position)))
-    typical = float(np.nanmedian(values)) if np.isfinite(values).any() else 0.0
-    low_w, high_w = (0.0, MOST_BOARD_W) if is_board else PLAIN_POWER_W
-    if typical > high_w or 0 < typical < low_w:
+    drawn = np.abs(value[value != 0])
+    typical = float(np.median(drawn)) if drawn.size else 0.0
+    low_w, high_w = (0.0, MOST_BOARD_W) if column.stem in NVIDIA_POWER else PLAIN_POWER_W
+    if column.note and (typical > high_w or 0 < typical < low_w):
         raise UserError(
-            f"{table.path}: the unit of column {table.names[position]!r} is unknown",
+            f"{table.path}: the unit of column {column.name!r} is unknown",
             why=f"its values are about {typical:.3g}",
             hint="state it with --power-unit, for example W or mW",
         )

@@ -30,8 +30,8 @@ from joulelab.sensors.plausibility import implausible
 from joulelab.sensors.sensor import Absence, Channel, Provenance, Quantity
 from joulelab.validation import MOST_NS
 
-LONGEST_S = 100 * 365.25 * 86400
-"""A century. A log that is longer has a time that is none."""
+LONGEST_S = 20 * 365.25 * 86400
+"""20 years. A log that is longer has a time that is none, as of 1970 before a clock is set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def as_log(
     """Combine the readings of one or several devices to a trace.
 
     Raises:
-        UserError: A device reports more than it can draw, or the log is longer than a century.
+        UserError: A device reports more than it can draw, or the log is longer than 20 years.
     """
     start_s = min(float(one.t_s[0]) for one in series)
     stop_s = max(float(one.t_s[-1]) for one in series)

@@ -19,6 +19,7 @@ from joulelab.logs.columns import (
     TIME_UNITS,
     Column,
     LogOptions,
+    check_plain_power,
     choose_values,
     parse_name,
 )
@@ -93,8 +94,11 @@ def read_meters(
     sources: list[Column] = []
     for device in chosen:
         for column, value in zip(columns, device.values, strict=True):
-            if absent is not None and len(devices) > 1 and not has_readings(device.t_s, value):
-                why = f"{path.name} has no readings of it in {column.name!r}"
+            is_zero = column.quantity is Quantity.POWER and not np.any(np.nan_to_num(value))
+            has_none = is_zero or not has_readings(device.t_s, value)
+            if absent is not None and len(devices) > 1 and has_none:
+                zeros = "only 0 W" if np.any(value == 0) else "no readings"
+                why = f"{path.name} has {zeros} of it in {column.name!r}"
                 absent.append(Absence(device.component, column.source, why))
                 continue
             meters.append(_meter(table, column, device, value, options, notes))
@@ -333,12 +337,19 @@ def _meter(
             why=why,
             hint="name another with --power-column or --energy-column",
         )
+    if column.quantity is Quantity.POWER and not np.any(np.nan_to_num(value)):
+        raise UserError(
+            f"{path}: column {column.name!r} is always 0",
+            why="the tool could not measure it",
+            hint="name another with --power-column",
+        )
     seen = np.isfinite(value)
     if missing := value.size - int(np.count_nonzero(seen)):
         notes.append(f"{path.name}: {column.name!r} has no value in {count(missing, 'line')}")
     if column.quantity is Quantity.ENERGY:
         kind = _energy_kind(table, column, t_s[seen], value[seen])
     else:
+        check_plain_power(table, column, value[seen])
         _check_power(table, column, value[seen], notes)
         kind = _power_kind(table, column, t_s[seen], value[seen], options, notes)
     _check_durations(table, column, t_s)

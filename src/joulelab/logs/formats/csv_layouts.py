@@ -15,11 +15,11 @@ from statistics import median
 from typing import NamedTuple
 
 from joulelab.errors import UserError
-from joulelab.logs.columns import PLAIN_POWER_W
+from joulelab.logs.columns import PLAIN_POWER_W, UNITS, check_unit
 from joulelab.logs.formats.log_text import LogText
 from joulelab.logs.formats.meters import Format, Reading, number
 from joulelab.logs.series import Kind, Meter
-from joulelab.sensors.sensor import Provenance
+from joulelab.sensors.sensor import Provenance, Quantity
 
 Row = Mapping[str, str]
 
@@ -238,7 +238,10 @@ def _read_home_assistant(log: LogText) -> Iterator[Reading]:
             label = name if wanted else "state"
             meter = Meter(f"plug:{plug}", label, "home_assistant.power", Kind.HELD_POWER)
         elif name in energies or name in log.options.energy_columns:
-            factor = 3.6e6
+            unit = check_unit(log.options.energy_unit or "kWh", UNITS[Quantity.ENERGY], "energy")
+            factor = UNITS[Quantity.ENERGY][unit]
+            if not log.options.energy_unit:
+                log.notes.append(f"{name} has no unit; assuming kWh")
             source = "home_assistant.energy"
             overlaps = (*sorted(powers), "state")
             meter = Meter(f"plug:{plug}", name, source, Kind.COUNTER, overlaps)

@@ -32,6 +32,8 @@ _AMD_FIELDS = {
 }
 _AMD_POWERS = tuple(name for name, kind in _AMD_FIELDS.items() if kind is Kind.POWER)
 _UNITS = {"W": 1.0, "mW": 1e-3, "uW": 1e-6, "J": 1.0, "kJ": 1e3, "mJ": 1e-3, "uJ": 1e-6}
+_MONITOR_HEADER = re.compile(r"\s*(?:TIMESTAMP\s+)?GPU\s+(?:XCP\s+)?POWER\b")
+_MONITOR_ROW = re.compile(r"\s*(\d+)\s+(?:(\d+)\s+)?(?:([\d.]+) W|N/A)(?:\s|$)")
 _ROCM_POWER = re.compile(r"(?:Average|Current Socket) Graphics Package Power ?\(W\)")
 _ROCM_TEXT = re.compile(rf"GPU\[(\d+)\]\s*:\s*({_ROCM_POWER.pattern}):\s*(\S+)")
 
@@ -90,6 +92,14 @@ def _si(value: Any) -> float:
     return number(str(value))
 
 
+def _read_amd_monitor(log: LogText) -> Iterator[Reading]:
+    """Read ``amd-smi monitor -p -w 1``. The first partition of a GPU shows the power of all."""
+    for text, stamp in log.lines():
+        if (match := _MONITOR_ROW.match(text)) and (match[3] or match[2] in (None, "0")):
+            meter = Meter(f"gpu:{match[1]}", "POWER", "amd_smi.power")
+            yield Reading(stamp, meter, number(match[3] or ""))
+
+
 def _read_rocm_smi_text(log: LogText) -> Iterator[Reading]:
     """Read ``rocm-smi --showpower`` as it is printed for people."""
     for text, stamp in log.lines():
@@ -127,6 +137,12 @@ FORMATS = (
         _is_amd_smi,
         _read_amd_smi,
         timed="amd-smi metric --power --json -w 1",
+    ),
+    Format(
+        "amd-smi monitor",
+        lambda head: any(_MONITOR_HEADER.match(line) for line in head),
+        _read_amd_monitor,
+        timed="amd-smi monitor -p -w 1",
     ),
     Format(
         "rocm-smi",

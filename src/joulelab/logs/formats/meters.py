@@ -87,7 +87,8 @@ def collect(log: LogText, found: Format) -> Recording:
             why=f"they are {', '.join(meter.name for meter in chosen)}",
             hint="omit --component, or choose one with --power-column",
         )
-    for option in ("time_column", "time_unit", "energy_unit"):
+    is_without_units = any(meter.source == "home_assistant.energy" for meter in chosen)
+    for option in ("time_column", "time_unit", *([] if is_without_units else ["energy_unit"])):
         if getattr(options, option) is not None:
             name = option.replace("_", "-")
             log.notes.append(f"--{name} is not used: it is a log of {found.tool}")
