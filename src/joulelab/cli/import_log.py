@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from joulelab.cli.import_hosts import import_hosts, per_sample_text
+from joulelab.cli.options import Command, with_options
 from joulelab.cli.output import (
     SectionedCommand,
     SectionOption,
@@ -33,8 +34,6 @@ from joulelab.logs.span_energies import (
 )
 from joulelab.sensors.calibration import read_calibration
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 CSV_COLUMNS = (
     "name", "start_s", "stop_s", "duration_s", "gross_j", "low_j", "high_j", "idle_j", "net_j",
@@ -54,43 +53,41 @@ def parse_pairs(_: object, parameter: click.Parameter, texts: Sequence[str]) -> 
     return pairs
 
 
-def column_options(command: Command) -> Command:
-    """Add the options that describe the columns of a log; they are fields of `LogOptions`."""
-    option = partial(click.option, cls=SectionOption, section="Columns of the log")
-    for add in (
-        option("--devices", type=click.IntRange(min=1), metavar="N",
-            help="Number of devices whose rows take turns, if no column names them; 1 for one."),
-        option("--device-column", metavar="NAME",
-            help="Column that distinguishes devices, by name or number."),
-        option("--gpu", metavar="GPU", help="Read only this GPU, by its index or UUID in the log."),
-        option("--component", metavar="NAME",
-            help="Component to assign if the log does not name one: gpu:0, cpu:0 or dram:0."),
-        option("--averaging-window", "window_s", type=click.FloatRange(min=0), metavar="SECONDS",
-            help="Averaging window of each power value, ending at its timestamp."),
-        option("--hold", is_flag=True,
-            help="Each power applies until the next row, as in a log of changes."),
-        option("--energy-kind", type=click.Choice(["counter", "interval"]),
-            help="Whether energy counts from a fixed start, or since the previous row."),
-        option("--energy-unit", metavar="UNIT",
-            help="Unit of energy: J, mJ, uJ, kJ, mWh, Wh or kWh."),
-        option("--energy-column", "energy_columns", multiple=True, metavar="NAME",
-            help="Energy counter, by name or number; repeat the option to add up several."),
-        option("--power-unit", metavar="UNIT", help="Unit of power: W, mW, uW or kW."),
-        option("--power-column", "power_columns", multiple=True, metavar="NAME",
-            help="Column of power, by name or number; repeat the option to add up several."),
-        option("--timezone", metavar="ZONE",
-            help="Time zone of dates without one, for example UTC. Default: this machine's."),
-        option("--time-unit", metavar="UNIT", help="Unit of times: s, ms, us, ns, min or h."),
-        option("--interval", "interval_s", type=click.FloatRange(min=0, min_open=True),
-            metavar="SECONDS", help="Time between two readings of a log without times."),
-        option("--time-column", metavar="NAME", help="Column of times, by name or number from 1."),
-    ):  # fmt: skip
-        command = add(command)
-    return command
-
-
+_column_option = partial(click.option, cls=SectionOption, section="Columns of the log")
 input_option = partial(click.option, cls=SectionOption, section="Input")
 fleet_option = partial(click.option, cls=SectionOption, section="Many hosts")
+
+column_options = with_options(
+    _column_option("--time-column", metavar="NAME",
+        help="Column of times, by name or number from 1."),
+    _column_option("--interval", "interval_s", type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS", help="Time between two readings of a log without times."),
+    _column_option("--time-unit", metavar="UNIT", help="Unit of times: s, ms, us, ns, min or h."),
+    _column_option("--timezone", metavar="ZONE",
+        help="Time zone of dates without one, for example UTC. Default: this machine's."),
+    _column_option("--power-column", "power_columns", multiple=True, metavar="NAME",
+        help="Column of power, by name or number; repeat the option to add up several."),
+    _column_option("--power-unit", metavar="UNIT", help="Unit of power: W, mW, uW or kW."),
+    _column_option("--energy-column", "energy_columns", multiple=True, metavar="NAME",
+        help="Energy counter, by name or number; repeat the option to add up several."),
+    _column_option("--energy-unit", metavar="UNIT",
+        help="Unit of energy: J, mJ, uJ, kJ, mWh, Wh or kWh."),
+    _column_option("--energy-kind", type=click.Choice(["counter", "interval"]),
+        help="Whether energy counts from a fixed start, or since the previous row."),
+    _column_option("--hold", is_flag=True,
+        help="Each power applies until the next row, as in a log of changes."),
+    _column_option("--averaging-window", "window_s", type=click.FloatRange(min=0),
+        metavar="SECONDS", help="Averaging window of each power value, ending at its timestamp."),
+    _column_option("--component", metavar="NAME",
+        help="Component to assign if the log does not name one: gpu:0, cpu:0 or dram:0."),
+    _column_option("--gpu", metavar="GPU",
+        help="Read only this GPU, by its index or UUID in the log."),
+    _column_option("--device-column", metavar="NAME",
+        help="Column that distinguishes devices, by name or number."),
+    _column_option("--devices", type=click.IntRange(min=1), metavar="N",
+        help="Number of devices whose rows take turns, if no column names them; 1 for one."),
+)  # fmt: skip
+"""What describes the columns of a log: fields of `LogOptions`."""
 
 
 class RunLog(click.Path):
@@ -109,18 +106,15 @@ class RunLog(click.Path):
         return super().convert(value, parameter, context)
 
 
-def power_options(command: Command) -> Command:
-    """Add the options of :func:`read_power`, except for the log itself."""
-    for add in (
-        column_options,
-        input_option("--gain-uncertainty", "gain_uncertainty_pct", type=click.FloatRange(0, 100),
-            metavar="PERCENT", help="Standard uncertainty of the sensor's scale. Default: 6.5, "
-            "that of GPUs."),
-        input_option("--calibration", "calibration_file", type=FILE,
-            help="Calibration of the sensor, from `joulelab calibrate --out`."),
-    ):  # fmt: skip
-        command = add(command)
-    return command
+power_options = with_options(
+    input_option("--calibration", "calibration_file", type=FILE,
+        help="Calibration of the sensor, from `joulelab calibrate --out`."),
+    input_option("--gain-uncertainty", "gain_uncertainty_pct", type=click.FloatRange(0, 100),
+        metavar="PERCENT", help="Standard uncertainty of the sensor's scale. Default: 6.5, that of "
+        "GPUs."),
+    column_options,
+)  # fmt: skip
+"""What :func:`read_power` needs, except for the log itself."""
 
 
 def log_options(gain_uncertainty_pct: float | None, columns: Mapping[str, Any]) -> LogOptions:
@@ -148,25 +142,16 @@ def input_options(
     spans_help: str, *, spans_required: bool, power_required: bool
 ) -> Callable[[Command], Command]:
     """Create a decorator that adds the options of :func:`read_input`."""
-
-    def decorate(command: Command) -> Command:
-        for add in (
-            power_options,
-            input_option("--idle", metavar="NAME|START:STOP",
-                help="Subtract the idle power in the spans of this name, or between two times."),
-            input_option("--rename", "renamed", metavar="OLD=NEW", multiple=True,
-                callback=parse_pairs,
-                help="Read column OLD of the spans as NEW; may be repeated."),
-            input_option("--spans", "spans_file", type=FILE, required=spans_required,
-                help=spans_help),
-            input_option("--power", "logs", type=FILE, multiple=True,
-                required=power_required,
-                help="Log of power or energy: CSV, plain or gzip; may be repeated."),
-        ):  # fmt: skip
-            command = add(command)
-        return command
-
-    return decorate
+    return with_options(
+        input_option("--power", "logs", type=FILE, multiple=True, required=power_required,
+            help="Log of power or energy: CSV, plain or gzip; may be repeated."),
+        input_option("--spans", "spans_file", type=FILE, required=spans_required, help=spans_help),
+        input_option("--rename", "renamed", metavar="OLD=NEW", multiple=True, callback=parse_pairs,
+            help="Read column OLD of the spans as NEW; may be repeated."),
+        input_option("--idle", metavar="NAME|START:STOP",
+            help="Subtract the idle power in the spans of this name, or between two times."),
+        power_options,
+    )  # fmt: skip
 
 
 def read_windows(
@@ -205,26 +190,14 @@ def read_input(
     spans_required=False,
     power_required=False,
 )
-@input_option(
-    "--window",
-    "window_file",
-    type=RunLog(),
-    help="MLPerf log that states when the run was: a result file, or mlperf_log_detail.txt.",
-)
-@fleet_option(
-    "--dc",
-    "dc_patterns",
-    metavar="PATTERN",
-    multiple=True,
-    help="Logs behind the power supplies of these hosts: never added, but compared.",
-)
-@fleet_option(
-    "--hosts",
-    "host_patterns",
-    metavar="PATTERN",
-    multiple=True,
-    help="Logs of hosts, for example 'node_*.txt' (quoted): one file or directory for each.",
-)
+@input_option("--window", "window_file", type=RunLog(),
+    help="MLPerf log that states when the run was: a result file, or "
+    "mlperf_log_detail.txt.")  # fmt: skip
+@fleet_option("--dc", "dc_patterns", metavar="PATTERN", multiple=True,
+    help="Logs behind the power supplies of these hosts: never added, but compared.")  # fmt: skip
+@fleet_option("--hosts", "host_patterns", metavar="PATTERN", multiple=True,
+    help="Logs of hosts, for example 'node_*.txt' (quoted): one file or directory for "
+    "each.")  # fmt: skip
 @click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path),
     help="Also write the energies to this CSV file.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

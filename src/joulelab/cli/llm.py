@@ -12,7 +12,7 @@ from joulelab.carbon.site import Site
 from joulelab.cli.import_log import FILE, input_option, parse_pairs, power_options, read_power
 from joulelab.cli.llm_bench import bench
 from joulelab.cli.llm_output import print_result
-from joulelab.cli.options import Command, complete_run
+from joulelab.cli.options import complete_run
 from joulelab.cli.output import SectionedCommand, echo, print_json, progress
 from joulelab.errors import UserError
 from joulelab.llm.power_source import PowerSource
@@ -36,29 +36,21 @@ def command() -> None:
 command.add_command(bench)
 
 
-def _input_options(report: Command) -> Command:
-    for add in (
-        power_options,
-        input_option("--idle", metavar="START:STOP", help="Subtract the idle power "
-            "between two times of the log. Default: that before, after and between requests."),
-        input_option("--time-offset", "offset_s", type=float, default=0.0, metavar="SECONDS",
-            help="Add this to the times of the requests."),
-        input_option("--rename", "renamed", metavar="OLD=NEW", multiple=True, callback=parse_pairs,
-            help="Read column OLD of the requests as NEW; may be repeated."),
-        input_option("--recording", metavar="RUN", shell_complete=complete_run,
-            help="Recording of a run: a directory, its name, or latest."),
-        input_option("--power", "logs", type=FILE, multiple=True,
-            help="Log of power or energy: CSV, plain or gzip; may be repeated."),
-        input_option("--requests", "requests_file", type=FILE, required=True,
-            help="Log of requests: CSV or JSONL with start_s, first_token_s, stop_s, input_tokens "
-            "and output_tokens, or what vLLM's benchmark, guidellm or aiperf wrote."),
-    ):  # fmt: skip
-        report = add(report)
-    return report
-
-
 @command.command("report", cls=SectionedCommand)
-@_input_options
+@input_option("--requests", "requests_file", type=FILE, required=True,
+    help="Log of requests: CSV or JSONL with start_s, first_token_s, stop_s, input_tokens and "
+    "output_tokens, or what vLLM's benchmark, guidellm or aiperf wrote.")  # fmt: skip
+@input_option("--power", "logs", type=FILE, multiple=True,
+    help="Log of power or energy: CSV, plain or gzip; may be repeated.")  # fmt: skip
+@input_option("--recording", metavar="RUN", shell_complete=complete_run,
+    help="Recording of a run: a directory, its name, or latest.")  # fmt: skip
+@input_option("--rename", "renamed", metavar="OLD=NEW", multiple=True, callback=parse_pairs,
+    help="Read column OLD of the requests as NEW; may be repeated.")  # fmt: skip
+@input_option("--time-offset", "offset_s", type=float, default=0.0, metavar="SECONDS",
+    help="Add this to the times of the requests.")  # fmt: skip
+@input_option("--idle", metavar="START:STOP", help="Subtract the idle power between two times of "
+    "the log. Default: that before, after and between requests.")  # fmt: skip
+@power_options
 @click.option("--html", "page", type=click.Path(dir_okay=False, path_type=Path), metavar="PAGE",
     help="Write a page with figures.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

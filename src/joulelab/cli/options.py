@@ -107,7 +107,19 @@ def complete_run(*arguments: Any) -> list[CompletionItem]:
 complete_plan = complete_files_or(_presets)
 complete_model = complete_files_or(zoo_names)
 
-SITE_OPTIONS = (
+
+def with_options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Create a decorator that adds options to a command; its help lists them in this order."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+site_options = with_options(
     click.option("--country", metavar="COUNTRY", shell_complete=complete_country,
         help="Use this country's mean carbon intensity (ISO 3166 code or English name)."),
     click.option("--intensity", "intensity_g_per_kwh", type=float, metavar="G/KWH",
@@ -121,16 +133,8 @@ SITE_OPTIONS = (
     click.option("--network", metavar="KIND", type=click.Choice(["fixed", "mobile", "core"]),
         help="Network that data goes through: fixed (default) or mobile access, or core alone."),
 )  # fmt: skip
-"""Named after the fields of :class:`joulelab.carbon.site.Site`; an option not given is ``None``."""
-
-
-def site_options(command: Command) -> Command:
-    """Add the options; each overrides what ``joulelab site`` saved."""
-    for option in reversed(SITE_OPTIONS):
-        command = option(command)
-    return command
-
-
+"""Named after the fields of :class:`joulelab.carbon.site.Site`; each overrides what ``joulelab
+site`` saved, and is ``None`` if it is not given."""
 PROFILE = click.option(
     "--profile",
     "profile_name",
