@@ -233,7 +233,7 @@ def test_requests_of_another_start_of_the_machine_are_refused(files, refuse, rec
         (["--recording", "{folder}", "--power-unit", "W"], "are for --power"),
         (["--recording", "{folder}"], "is not a run"),
         (["--recording", "nowhere"], "there is no 'nowhere'"),
-        (["--power", "{requests}"], "no column may be power"),
+        (["--power", "{requests}"], "is JSON of no known tool"),
         (["--power", "{power}", "--idle", "idle"], "give START:STOP"),
         (["--power", "{power}", "--idle", "900:950"], "does not cover the idle"),
     ],
