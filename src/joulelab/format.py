@@ -27,6 +27,8 @@ _UNITS: Mapping[str, Sequence[tuple[float, str]]] = {
 J_PER_WH = 3600.0
 LEAST_WATT_HOURS_J = 1000.0
 """Energies from here on are given in watt-hours, too."""
+_LEAST_OF_INTERVAL = 1e-3
+"""A value below this share of its interval may be written as 0."""
 _LEAST_MONEY = 1e-4
 """Smaller amounts of money are only said to be below this."""
 _LEAST_MULTIPLE = 10.0
@@ -117,6 +119,8 @@ def with_interval(
         '12.3 MJ (11.9–12.8 MJ)'
         >>> with_interval(0.9, 0.72, 0.97), with_interval(0.003, -36.0, 42.0, "J", level="")
         ('0.900 (95 % CI 0.720–0.970)', '0.0 J (-36.0 to 42.0 J)')
+        >>> with_interval(-0.35, -68.0, 208.0, "%", level="")
+        '-0.3 % (-68 to 208 %)'
     """
     if value is None or not math.isfinite(value):
         return ABSENT
@@ -126,7 +130,10 @@ def with_interval(
         return quantity(value, unit, digits)
     size, name = scale(_magnitude(value, low, high), unit)
     like = _magnitude(value, low, high) / size
-    text = f"{number(value / size, digits, like=like)} {name}".rstrip()
+    shown = number(value / size, digits, like=like)
+    if not shown.strip("0.,") and abs(value) > _LEAST_OF_INTERVAL * (high - low):
+        shown = number(value / size, 1)
+    text = f"{shown} {name}".rstrip()
     ends = interval(low / size, high / size, value / size, digits=digits)
     return f"{text} ({level}{ends}{' ' + name if name else ''})"
 

@@ -27,6 +27,9 @@ COVERAGE_FACTOR = 1.959964
 MOST_FACTOR = 10.0
 """A positive value whose interval reaches further than by this factor is not determined."""
 
+MOST_MULTIPLE = 1000
+"""Of a ratio above this, people are told only that."""
+
 Interval = tuple[float, float]
 
 

@@ -46,6 +46,26 @@ def with_runs(tables, runs):
     )
 
 
+NO_EFFECT = {"factor": 1.0, "models": 1.0, "best_setting": 1.0, "spearman": 0.0,
+             "kendall": 0.0, "difference": 0.0, "efficient": 0.0, "exchange": 0.0}  # fmt: skip
+MOST = {"efficient": 100.0, "spearman": 1.0, "kendall": 1.0, "phases": 1.0, "difference": 2.0}
+SIGNED = ("spearman", "kendall", "phases", "predictors", "difference", "linear", "exchange",
+          "efficient", "machines")  # fmt: skip
+
+
+def check_interval(finding):
+    """It is possible, and if it includes no effect, the finding is not called significant."""
+    kind = finding.id.replace("machines.ratio", "factor").split(".")[0]
+    none = 0.0 if finding.unit == "points" else NO_EFFECT.get(kind, math.nan)
+    assert not (finding.significant and finding.low <= none <= finding.high), finding
+    assert finding.high <= MOST.get(kind, math.inf) + 1e-9, finding
+    if finding.unit == "points":
+        assert finding.low >= -100, finding
+        assert finding.high <= 100, finding
+    elif kind not in SIGNED and finding.estimate >= 0 and finding.unit != "J":
+        assert finding.low >= 0, finding
+
+
 def check(analysis):
     found = analysis.findings
     for finding in found:
@@ -57,6 +77,7 @@ def check(analysis):
         if not math.isnan(finding.low):
             assert finding.low <= finding.estimate + 1e-9, finding
             assert finding.estimate <= finding.high + 1e-9, finding
+            check_interval(finding)
     json.loads(findings_json(found), parse_constant=pytest.fail)
     return found
 

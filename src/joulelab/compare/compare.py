@@ -27,10 +27,7 @@ from joulelab.format import finite_or_none
 from joulelab.recording.trace import read_trace
 from joulelab.recording.trace_format import READINGS_FILE
 from joulelab.stats.difference import Cell, Difference, Repeats, difference, holm
-from joulelab.uncertain import CONFIDENCE, ratio_interval
-
-MOST_MULTIPLE = 1000
-"""Of a greater ratio only this is stated."""
+from joulelab.uncertain import CONFIDENCE, MOST_MULTIPLE, ratio_interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from joulelab.compare.compare import MOST_MULTIPLE, Comparison, Effect
+from joulelab.compare.compare import Comparison, Effect
 from joulelab.compare.measurement import Group
 from joulelab.format import (
     count,
@@ -19,7 +19,7 @@ from joulelab.format import (
     watt_hours,
     with_interval,
 )
-from joulelab.uncertain import MOST_FACTOR, is_determined
+from joulelab.uncertain import MOST_FACTOR, MOST_MULTIPLE, is_determined
 
 NEGLIGIBLE, SMALL, MODERATE = 0.02, 0.05, 0.20
 """Effects below these are negligible, small, moderate; above the last they are large.

@@ -163,9 +163,11 @@ class _Choice:
             ]
         else:
             among = self.rivals or [_inverse(row) for row in self.cheaper] or self.others
-            options |= {end: among[0][end] for end in INTERVAL}
-            if not pd.isna(among[0]["shown"]):
-                options["significant"] = any(map(_is_shown, among))
+            # The value is that of the nearest one which differs significantly, if there is one.
+            stated = next(filter(_is_shown, among), among[0])
+            options |= {end: stated[end] for end in INTERVAL}
+            if not pd.isna(stated["shown"]):
+                options["significant"] = _is_shown(stated)
             take, trade_off = [*self._take()], [*self._trade_off()]
             if not self.accuracies:
                 take[0] = f"by energy alone, as no accuracy was measured, {take[0]}"

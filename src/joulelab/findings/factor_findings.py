@@ -10,7 +10,15 @@ from typing import Any
 import pandas as pd
 
 from joulelab.findings.cell_means import ACCURACY
-from joulelab.findings.schema import ENERGIES, INTERVAL, NAMES, PHASES, Finding, records
+from joulelab.findings.schema import (
+    ENERGIES,
+    INTERVAL,
+    NAMES,
+    PERCENT_DECIMALS,
+    PHASES,
+    Finding,
+    records,
+)
 from joulelab.findings.summary import level_text
 from joulelab.format import (
     count,
@@ -20,6 +28,7 @@ from joulelab.format import (
     undetermined,
     with_interval,
 )
+from joulelab.uncertain import MOST_FACTOR, MOST_MULTIPLE
 
 MOST_PERCENT = 2.0
 """A greater ratio is stated as a multiple, not in percent."""
@@ -158,6 +167,10 @@ def _signed(row: _Row) -> str:
     """Format an effect with its interval as a change, for example ``-31.0 % (95 % CI ...)``."""
     if is_undetermined(row["low"], row["high"]):
         return f"the change {undetermined()}"
+    if row["quantity"] != ACCURACY and row["estimate"] > MOST_FACTOR:
+        if row["estimate"] > MOST_MULTIPLE:
+            return f"a factor of more than {MOST_MULTIPLE:,}"
+        return f"a factor of {with_interval(*(row[end] for end in INTERVAL))}"
     value, low, high, unit = _changes(row)
     return f"{'+' if value > 0 else ''}{with_interval(value, low, high, unit)}"
 
@@ -167,7 +180,8 @@ def _changes(row: _Row) -> tuple[float, float, float, str]:
     value, low, high = (float(row[end]) for end in INTERVAL)
     if row["quantity"] == ACCURACY:
         return value, low, high, "points"
-    return 100 * (value - 1), 100 * (low - 1), 100 * (high - 1), "%"
+    value, low, high = (round(100 * (one - 1), PERCENT_DECIMALS) for one in (value, low, high))
+    return value, low, high, "%"
 
 
 def _compared(row: _Row, level: str, reference: str) -> str:

@@ -9,7 +9,15 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from joulelab.findings.schema import ALPHA, NAMES, PHASES, Finding, frame, records
+from joulelab.findings.schema import (
+    ALPHA,
+    NAMES,
+    PERCENT_DECIMALS,
+    PHASES,
+    Finding,
+    frame,
+    records,
+)
 from joulelab.findings.summary import KEYS, POOLS, machine_labels, units_of
 from joulelab.format import count, number, p_value, percent, with_interval
 from joulelab.stats.difference import holm
@@ -123,7 +131,8 @@ def _texts(row: dict[str, Any], name: str) -> list[str]:
             f"nothing was repeated in {count(row['repeats'], 'run')}, so the variation is unknown; "
             "at least two repeats of each model and setting are needed"
         ]
-    value = with_interval(row["scatter_pct"], row["low_pct"], row["high_pct"], "%")
+    ends = (round(row[f"{end}_pct"], PERCENT_DECIMALS) for end in ("scatter", "low", "high"))
+    value = with_interval(*ends, "%")
     relative = ", relative to gross energy" if row["quantity"] == "net" else ""
     repeated = count(row["cells"], "combination", "combinations")
     return [

@@ -135,6 +135,9 @@ NAMES: Mapping[str, str] = {
 ALPHA = 0.05
 """A p-value below this is significant: the 95 % level of the intervals."""
 
+PERCENT_DECIMALS = 6
+"""A change or scatter of less than this many decimals of a percent is that of rounding."""
+
 _JSON_FIELDS = (
     "id", "question", "statement", "estimate", "low", "high", "n", "unit", "study", "setting",
     "figure", "detail", "significant",
