@@ -103,6 +103,9 @@ READ = {
             f"     {i + 1}.0002,N{node},1,{power(node, i)},Joules,power/energy-pkg/,1,100.00,,"
             for node in range(2)]),
         {}, 300 * 61),
+    "totals of perf stat in German": (
+        " 6.000,50 Joules power/energy-pkg/\n\n      60,001234567 seconds time elapsed\n",
+        {}, 6000),
     "a counter of a plug in steps of 0.1 kWh": (
         table("time,energy_kwh", lambda i: f"{date(360 * i)},{1234.5 + i // 10 / 10:.1f}"),
         {}, 0.6 * 3.6e6),

@@ -118,8 +118,18 @@ def _read_perf(log: LogText) -> Iterator[Reading]:
         length_s = math.nan
         rows: list[_PerfRow] = []
         if match := _PERF_ELAPSED.match(text):
-            length_s = number(match[1].replace(",", ""))
-            rows, totals = [one._replace(time=str(length_s)) for one in totals], []
+            # Decimals of seconds show the mark of the user's language.
+            mark, group = (",", ".") if match[1].rfind(",") > match[1].rfind(".") else (".", ",")
+            length_s = number(match[1].replace(mark, "."))
+            rows, totals = (
+                [
+                    one._replace(
+                        time=str(length_s), value=one.value.replace(group, "").replace(mark, ".")
+                    )
+                    for one in totals
+                ],
+                [],
+            )
         elif "Joules" in text and not text.lstrip().startswith("#"):
             row = _perf_row(text, delimiter)
             rows = [row] if row else []
@@ -146,7 +156,7 @@ def _perf_row(text: str, delimiter: str | None) -> _PerfRow | None:
         time, socket, value, event = match.group("time", "socket", "value", "event")
         return _PerfRow(time, socket, value.replace(",", ""), event)
     match = _PERF_TOTAL.match(text)
-    return match and _PerfRow("", None, match["value"].replace(",", ""), match["event"])
+    return match and _PerfRow("", None, match["value"], match["event"])
 
 
 def _perf_meter(row: _PerfRow) -> Meter | None:
