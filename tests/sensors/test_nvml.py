@@ -315,6 +315,17 @@ def test_a_gpu_that_reports_no_power_is_absent(discovered):
     assert {a.component for a in absent} == {"gpu:0"}
 
 
+@pytest.mark.parametrize("unsupported", [set(), {"nvmlDeviceGetSamples"}])
+def test_zero_is_no_power_of_a_gpu(discovered, unsupported):
+    gpu = FakeGpu("GPU-a", power_mw=0, unsupported=unsupported)
+    gpu.fill_ring()
+    [sensor], _ = discovered(gpu)
+    of_power = {i for i, one in enumerate(sensor.channels) if one.quantity is Quantity.POWER}
+    found = [one for one in sensor.read() if one.channel in of_power]
+    assert found
+    assert {one.reason for one in found} == {"the driver shows 0 W"}
+
+
 def test_a_lost_gpu_is_a_gap_and_comes_back(discovered):
     gpu = FakeGpu("GPU-a")
     [sensor], _ = discovered(gpu)
@@ -535,6 +546,11 @@ def test_counters_of_many_gpus_without_a_ring_share_a_part_of_a_core(monkeypatch
 def test_the_bound_of_power_is_the_boards_highest_limit(discovered, unsupported, bound_w):
     [sensor], _ = discovered(FakeGpu("GPU-a", unsupported=unsupported))
     assert {c.max_power_w for c in sensor.channels if c.gives_energy} == {bound_w}
+
+
+def test_a_limit_that_no_board_has_bounds_nothing(discovered):
+    [sensor], _ = discovered(FakeGpu("GPU-a", max_limit_mw=0xFFFFFFFF))
+    assert {c.max_power_w for c in sensor.channels if c.gives_energy} == {3000.0}
 
 
 @pytest.mark.parametrize(

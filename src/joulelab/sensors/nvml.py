@@ -37,6 +37,7 @@ from joulelab.sensors.nvml_binding import (
     within,
 )
 from joulelab.sensors.nvml_channels import (
+    NO_POWER,
     SLOW_INTERVAL_S,
     PowerRing,
     Scalar,
@@ -52,7 +53,7 @@ from joulelab.sensors.nvml_channels import (
     with_period,
 )
 from joulelab.sensors.nvml_pace import READ_INTERVAL_S, paced
-from joulelab.sensors.sensor import Absence, Channel, Gap, Reading
+from joulelab.sensors.sensor import Absence, Channel, Gap, Quantity, Reading
 from joulelab.sensors.visible_devices import GpuIdentity, visible_gpus
 
 LEAST_ANSWER_S = 1.0
@@ -194,6 +195,8 @@ class NvmlSensor:
                 if took_ns > MAX_CALL_NS:
                     reason = f"NVML: it answered after {duration(took_ns * 1e-9)}"
                     readings.append(Gap(t_ns, channel, reason))
+                elif value == 0 and scalar.channel.quantity is Quantity.POWER:
+                    readings.append(Gap(t_ns, channel, NO_POWER))
                 else:
                     readings.append(Reading(t_ns, channel, value))
         if failed:

@@ -48,6 +48,7 @@ READ_S = 0.5
 """Of this time are the readings by which the cost of a call is measured."""
 SILENCE_S = 1.0
 """No new reading for this long is a gap."""
+NO_POWER = "the driver shows 0 W"  # No GPU that is switched on draws that.
 _SAMPLES = tuple(
     Struct(f"=Q{value}") for value in ("d", "I4x", "Q", "Q", "q", "i4x", "H6x")
 )  # fmt: skip
@@ -134,7 +135,9 @@ class PowerRing:
                 missing_us = last_us + int(self.channel.update_period_s * 1e6)
                 reason = "readings are missing from the driver's power ring"
                 readings.append(Gap(missing_us * 1000 - offset_ns, channel, reason))
-            readings.append(Reading(stamp_us * 1000 - offset_ns, channel, power_mw / 1e3))
+            t_ns = stamp_us * 1000 - offset_ns
+            shown = Reading(t_ns, channel, power_mw / 1e3) if power_mw else None
+            readings.append(shown or Gap(t_ns, channel, NO_POWER))
             last_us = stamp_us
         self._last_stamp_us, self._last_new_ns = last_us, now_ns
         return readings

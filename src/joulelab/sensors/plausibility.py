@@ -98,8 +98,8 @@ def more_than_possible(channel: Channel) -> str:
 
 
 def gpu_bound_w(limit_w: float | None) -> float | None:
-    """Return the bound of a GPU with this power limit."""
-    return limit_w * GPU_LIMIT_MARGIN if limit_w else None
+    """Return the bound of a GPU with this power limit, which a driver may not know, either."""
+    return min(limit_w * GPU_LIMIT_MARGIN, DEVICE_W["gpu"]) if limit_w else None
 
 
 def package_bound_w(rated_w: float | None) -> float:

@@ -16,13 +16,13 @@ OWN_W = 400.0
 MODULE = replace(COUNTER, component="module:0", contains=("gpu:0", "cpu:0", "dram:0"))
 
 
-def sources(ratio, power, counter=COUNTER, duration_s=15.0, interval_s=1.0):
+def sources(ratio, power, counter=COUNTER, duration_s=15.0, interval_s=1.0, own_w=OWN_W):
     """A counter that counts ``ratio`` times the power, next to a ring or polled power."""
     counter = replace(counter, gain_uncertainty=0.065)
     power_s = times(duration_s, 0.02 if power is SAMPLES else interval_s)
     counter_s = times(duration_s, 0.1 if power is AVERAGE else 1.0)
-    counted = ratio * OWN_W * np.floor(counter_s * 10) / 10
-    return trace_of((power, power_s, np.full(power_s.size, OWN_W)), (counter, counter_s, counted))
+    counted = ratio * own_w * np.floor(counter_s * 10) / 10
+    return trace_of((power, power_s, np.full(power_s.size, own_w)), (counter, counter_s, counted))
 
 
 @pytest.mark.parametrize("ratio", [1.05, 1.3, 1.6, 2.4])
@@ -48,6 +48,14 @@ def test_a_counter_above_the_power_leaves_the_narrower_one_with_both_in_its_inte
     assert part.source == power.source
     assert part.interval_j[0] < OWN_W * 13 < ratio * OWN_W * 13 < part.interval_j[1] * 1.05
     assert any("superchip" in note and power.source in note for note in found.notes)
+
+
+def test_a_counter_of_many_times_the_power_is_no_modules():
+    found = energy(sources(5.0, AVERAGE, own_w=100.0), 11.0, 24.0)
+    assert found.components["gpu:0"].source == AVERAGE.source
+    [note] = [note for note in found.notes if "counted 5.00 times" in note]
+    assert "one of them is wrong" in note
+    assert "superchip" not in note
 
 
 def test_a_counter_below_the_power_is_named_and_the_preferred_source_is_used():

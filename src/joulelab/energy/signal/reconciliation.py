@@ -30,6 +30,7 @@ MAX_STRETCHES = 1000
 CONTRADICTION = 0.1
 """Sources that differ by more than this, beyond their uncertainty (k = 3), do not measure the same
 component."""
+MODULE_RATIO = 4.0  # A superchip's module draws less than this many times the power of its GPU.
 MIN_INTERVALS = 8  # Intervals of a counter that show how far it usually is from the power readings.
 LEAP_SIGMAS = 6.0  # A leap is further off than this many standard uncertainties,
 LEAP_SHARE = 0.5  # and by this share of the energy in its interval,
@@ -124,7 +125,8 @@ def contradiction(
     """Return by how much a counter contradicts power readings, with a note; ``None`` if it agrees.
 
     Where a counter counts more than the power, it may be that of a superchip's whole module: the
-    power is then the component's own. Otherwise the preferred source is used.
+    power is then the component's own. No module draws many times as much. Otherwise the preferred
+    source is used.
     """
     found = _compare(curve, counter_channel, counter, CHECK_UPDATES)
     if found is None or not found.contradicts:
@@ -134,13 +136,13 @@ def contradiction(
         f"{power.component}: {counter_channel.source} counted {number(ratio)} times what "
         f"{power.source} reports: "
     )
-    if ratio > 1:
+    if 1 < ratio < MODULE_RATIO:
         text += (
             f"on superchips it is the whole module's; {power.source} is used, and its interval "
             "allows for both"
         )
     else:
-        first = min(power, counter_channel, key=lambda one: one.priority)
+        first = power if ratio > 1 else min(power, counter_channel, key=lambda one: one.priority)
         text += f"one of them is wrong; {first.source} is used, and its interval allows for both"
     return ratio, Incident(-math.inf, math.inf, text)
 
