@@ -312,23 +312,23 @@ def test_stuck_counter_is_null_and_reset_is_reported(tmp_path, energies):
     assert "was reset, wrapped or has a gap" in row["reason"]
 
 
-def test_names_with_line_breaks_and_markup(tmp_path, steady, run):
+def test_names_with_line_breaks_and_markup(tmp_path, steady, printed):
     table = spans(tmp_path, '"two\nlines [bold]",1,2', ",3,4")
-    _, out, _ = run("import", "--power", steady, "--spans", table)
+    out = printed("import", "--power", steady, "--spans", table)
     assert "two\\nlines [bold]" in out
     assert "(no name)" in out
 
 
-def test_calibration_of_an_unknown_source_warns(tmp_path, run):
+def test_calibration_of_an_unknown_source_warns(tmp_path, printed):
     t_s = [i / 10 for i in range(600)]
     true_w = [300.0 if int(t / 7) % 2 else 80.0 for t in t_s]
     for name, gain in (("log", 0.95), ("meter", 1.0)):
         rows = (f"{t},{gain * w}\n" for t, w in zip(t_s, true_w, strict=True))
         (tmp_path / f"{name}.csv").write_text("t_s,power_w\n" + "".join(rows))
     files = ("--log", tmp_path / "log.csv", "--meter", tmp_path / "meter.csv", "--json")
-    _, out, _ = run("calibrate", *files, "--board", "GPU-1")
+    out = printed("calibrate", *files, "--board", "GPU-1")
     assert "not log.power" in json.loads(out)["notes"][-1]
-    _, out, _ = run("calibrate", *files, "--out", tmp_path / "board.json")
+    out = printed("calibrate", *files, "--out", tmp_path / "board.json")
     assert json.loads(out)["notes"] == []
 
 

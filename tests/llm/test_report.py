@@ -295,14 +295,14 @@ def test_without_output_tokens_only_prefill_is_known(server):
     assert headline(unknown) == "joules per token are unknown"
 
 
-def test_requests_without_tokens_have_no_empty_table_or_figure(server, run, tmp_path):
+def test_requests_without_tokens_have_no_empty_table_or_figure(server, printed, tmp_path):
     truth, trace = server
     requests, power, page = tmp_path / "r.jsonl", tmp_path / "p.csv", tmp_path / "page.html"
     none = np.zeros(len(truth.requests))
     empty = replace(truth.requests, input_tokens=none, output_tokens=none, cached_tokens=none)
     write_requests(requests, empty)
     power.write_text(power_csv(trace.series[0]))
-    _, out, _ = run("llm", "report", "--requests", requests, "--power", power, "--html", page)
+    out = printed("llm", "report", "--requests", requests, "--power", power, "--html", page)
     assert out.startswith("joules per token are unknown\n")
     assert "per request (median" in out
     assert "J per token" not in out

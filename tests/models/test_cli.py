@@ -55,7 +55,7 @@ def test_each_model_gets_the_input_that_it_is_made_for(run, refused):
     refused("models", "hf:whisper")
 
 
-def test_the_work_of_a_language_model_is_counted_by_tokens(run, tmp_path):
+def test_the_work_of_a_language_model_is_counted_by_tokens(printed, tmp_path):
     pytest.importorskip("transformers")
     # By hand, per token: 2 layers x (4 x 64^2 of the attention's projections + 3 x 64 x 160 of the
     # MLP) + 64 x 1000 of the scores; and 2 layers x 2 products of 32 x 32 x 64 for the attention.
@@ -65,8 +65,7 @@ def test_the_work_of_a_language_model_is_counted_by_tokens(run, tmp_path):
         '"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2,'
         '"num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 256}'
     )
-    _, out, _ = run("models", f"hf:{config}", "--input", "32", "--json")
-    (row,) = json.loads(out)
+    (row,) = json.loads(printed("models", f"hf:{config}", "--input", "32", "--json"))
     by_token = 2 * (4 * 64**2 + 3 * 64 * 160) + 64 * 1000
     assert row["macs"] == 32 * by_token + 2 * 2 * 32 * 32 * 64
 
@@ -112,14 +111,15 @@ def test_the_table_of_language_models_says_that_weights_are_random(printed):
     assert "The weights of lm:tiny are random" in out
 
 
-def test_input_and_classes_reach_the_model(run):
-    _, out, _ = run("models", "LeNet", "--input", "1x32x32", "--classes", "100", "--json")
-    (row,) = json.loads(out)
+def test_input_and_classes_reach_the_model(printed):
+    (row,) = json.loads(
+        printed("models", "LeNet", "--input", "1x32x32", "--classes", "100", "--json")
+    )
     assert row["parameters"] == 62006 - 2 * 6 * 25 + 90 * 85
 
 
-def test_a_model_without_parameters_has_no_ratio(run, printed):
-    _, out, _ = run("models", "torch.nn:Identity", "--json")
+def test_a_model_without_parameters_has_no_ratio(printed):
+    out = printed("models", "torch.nn:Identity", "--json")
     assert json.loads(out)[0]["macs_per_parameter"] is None
     out = printed("models", "torch.nn:Identity")
     assert "nan" not in out.lower()
