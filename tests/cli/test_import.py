@@ -1,12 +1,14 @@
 import csv
-import gzip
 import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from energy_parts import make_channel
 
 from joulelab.logs import calibration_fit
+from joulelab.recording.trace_format import TraceWriter, pack
 
 DATA = Path(__file__).parents[1] / "logs" / "data"
 
@@ -195,12 +197,10 @@ def calibrate(run, *arguments):
 
 
 @pytest.mark.parametrize("column", ["power_draw_w", "power_draw_average_w", "power_draw_instant_w"])
-def test_calibrate_then_import(tmp_path, run, energies, column):
+def test_calibrate_then_import(tmp_path, printed, energies, column):
     out = tmp_path / "board.json"
-    code, text, _ = calibrate(
-        run, "--marks", DATA / "rtx3090_steps_marks.csv", "--column", column, "--out", out
-    )
-    assert code == 0
+    marks = DATA / "rtx3090_steps_marks.csv"
+    text = calibrate(printed, "--marks", marks, "--column", column, "--out", out)
     assert "before" in text
     assert "after" in text
     start_s, stop_s = (DATA / "rtx3090_square_marks.csv").read_text().split()[1:]
@@ -236,17 +236,9 @@ def test_uncertainty_of_the_meter_is_included(tmp_path, printed):
     assert gains[1] == pytest.approx(0.03, rel=0.01)
 
 
-def test_calibrate_from_a_recording(tmp_path, run):
+def test_calibrate_from_a_recording(tmp_path, printed):
     """Calibrate a trace of JouleLab against a meter in wall-clock time."""
-    from joulelab.recording.trace_format import TraceWriter, pack
-    from joulelab.sensors.sensor import Channel, Provenance, Quantity
-
-    with gzip.open(DATA / "rtx3090_steps_nvidia_smi.csv.gz", "rt") as file:
-        rows = list(csv.DictReader(file))
-    channel = Channel(
-        component="gpu:0", quantity=Quantity.POWER, source="nvml.power_instant",
-        provenance=Provenance.MEASURED, update_period_s=0.1, window_s=0.025, polled=True,
-    )  # fmt: skip
+    channel = make_channel(source="nvml.power_instant", window_s=0.025, polled=True)
     header = {
         "channels": [channel.to_json()], "intervals_s": [0.1], "absent": [],
         "start_ns": 5 * 10**12, "start_unix_s": 1.7e9,
@@ -254,22 +246,18 @@ def test_calibrate_from_a_recording(tmp_path, run):
     directory = tmp_path / "trace"
     directory.mkdir()
     writer = TraceWriter(directory, header)
+    log = pd.read_csv(DATA / "rtx3090_steps_nvidia_smi.csv.gz")
     writer.readings(
-        [
-            pack(5 * 10**12 + round(float(row["t_s"]) * 1e9), float(row["power_draw_instant_w"]), 0)
-            for row in rows
-        ]
+        pack(5 * 10**12 + round(t_s * 1e9), power_w, 0)
+        for t_s, power_w in zip(log["t_s"], log["power_draw_instant_w"], strict=True)
     )
     writer.close()
-    with gzip.open(DATA / "rtx3090_steps_meter.csv.gz", "rt") as file:
-        meter = list(csv.DictReader(file))
-    path = tmp_path / "meter.csv"
-    lines = (f"{1.7e9 + float(row['t_s']):.4f},{row['power_w']}" for row in meter)
-    path.write_text("unix_time,power_w\n" + "\n".join(lines) + "\n")
-    code, out, err = run(
-        "calibrate", "--log", directory, "--meter", path, "--board", "GPU-x", "--json"
+    meter = pd.read_csv(DATA / "rtx3090_steps_meter.csv.gz")
+    meter = meter.assign(unix_time=1.7e9 + meter["t_s"])[["unix_time", "power_w"]]
+    meter.to_csv(tmp_path / "meter.csv", index=False)
+    out = printed(
+        "calibrate", "--log", directory, "--meter", tmp_path / "meter.csv", "--board", "x", "--json"
     )
-    assert (code, err) == (0, "")
     assert json.loads(out)["gain"] == pytest.approx(0.951, abs=0.005)
 
 

@@ -10,18 +10,16 @@ from opened_page import SIZES, Opened, serious_faults
 
 @pytest.fixture(scope="module")
 def opened(browser, hostile_page):
-    one = Opened(browser, hostile_page)
-    yield one
-    one.context.close()
+    with Opened(browser, hostile_page) as one:
+        yield one
 
 
 @pytest.fixture(scope="module", params=["hostile_page", "quick_page", "h100_report"])
 def resized(request, browser):
     """Each kind of page, opened once, on a phone in the dark."""
     path = request.getfixturevalue(request.param)
-    one = Opened(browser, getattr(path, "page", path), "phone", "dark")
-    yield one
-    one.context.close()
+    with Opened(browser, getattr(path, "page", path), "phone", "dark") as one:
+        yield one
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -29,16 +27,13 @@ def test_every_chart_is_drawn_without_a_message_or_a_request(resized, size):
     one = resized
     if size == "desktop":
         one.resize(size)
-    assert one.messages == []
-    assert [url for url in one.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+    one.check_quiet()
     assert len([url for url in one.requests if url.startswith("file:")]) == 1
     names = one.page.eval_on_selector_all("figure", "all => all.map(f => f.id.slice(7))")
     assert len(names) > 4
     # A short study may leave no energy net of idle to compare: the page states so.
     empty = [name for name in names if not one.marks(name)]
     assert [name for name in empty if not one.is_a_sentence(name)] == []
-    overflow = one.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-    assert overflow <= 0
     cut = one.page.evaluate(
         "[...document.querySelectorAll('.view svg')].filter(s => s.getBoundingClientRect().width >"
         " s.parentElement.parentElement.clientWidth + 1).length"
@@ -262,10 +257,8 @@ def test_a_tooltip_shows_the_value_and_its_interval(opened):
 
 def test_downloads(opened, tmp_path):
     for kind, begins in (("csv", b"phase,model"), ("svg", b"<svg"), ("png", b"\x89PNG")):
-        with opened.page.expect_download() as download:
-            opened.page.locator(f"#figure-duration [data-download={kind}]").click()
-        path = tmp_path / download.value.suggested_filename
-        download.value.save_as(path)
+        button = opened.page.locator(f"#figure-duration [data-download={kind}]")
+        path = opened.download(button, tmp_path)
         assert path.name == f"duration.{kind}"
         assert path.read_bytes().startswith(begins)
     lines = (tmp_path / "duration.csv").read_text().splitlines()

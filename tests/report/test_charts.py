@@ -108,11 +108,14 @@ def test_energy_and_duration_are_the_tables(factors, group):
     assert sorted(duration["value"]) == pytest.approx(sorted(1000 * table["duration_s_per_sample"]))
 
 
+def with_measurements(analysis, **columns):
+    """Return an analysis with other values of the measurements."""
+    measured = analysis.tables.measurements.assign(**columns)
+    return replace(analysis, tables=replace(analysis.tables, measurements=measured))
+
+
 def test_an_interval_that_reaches_zero_leaves_the_axis_logarithmic(factors):
-    measured = factors.tables.measurements.assign(net_j_per_unit_low=-1.0)
-    chart = per_model.energy(
-        replace(factors, tables=replace(factors.tables, measurements=measured))
-    )
+    chart = per_model.energy(with_measurements(factors, net_j_per_unit_low=-1.0))
     net = chart.shown({"quantity": "net"})
     assert (net["low"] == -1000).all()
     assert (net["x_low"] == net["x_from"]).all()
@@ -125,10 +128,7 @@ def test_an_interval_that_reaches_zero_leaves_the_axis_logarithmic(factors):
 def test_an_interval_that_leaves_the_plot_ends_in_an_arrow(factors):
     first = factors.tables.measurements["model"] == MODELS[0]
     high = factors.tables.measurements["net_j_per_unit_high"].mask(first, math.inf)
-    measured = factors.tables.measurements.assign(net_j_per_unit_high=high)
-    chart = per_model.energy(
-        replace(factors, tables=replace(factors.tables, measurements=measured))
-    )
+    chart = per_model.energy(with_measurements(factors, net_j_per_unit_high=high))
     net = chart.shown({"quantity": "net"})
     first = net["model"] == MODELS[0]
     assert net["x_cut_high"].tolist() == first.tolist()

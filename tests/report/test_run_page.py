@@ -287,21 +287,17 @@ def test_a_large_run_is_a_small_page(large_page):
 
 @pytest.fixture(scope="module", params=["page", "large_page"])
 def opened(request, browser):
-    one = Opened(browser, request.getfixturevalue(request.param), "phone", "dark")
-    yield one
-    one.context.close()
+    with Opened(browser, request.getfixturevalue(request.param), "phone", "dark") as one:
+        yield one
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_figures_are_drawn_without_a_message_or_a_request(opened, size):
     if size == "desktop":
         opened.resize(size)
-    assert opened.messages == []
-    assert [url for url in opened.requests if not url.startswith(("file:", "data:"))] == []
+    opened.check_quiet()
     for name in ("power", "spans", "icicle", "epochs"):
         assert opened.page.locator(f"#figure-{name} .role-mark path").count() > 0
-    overflow = opened.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-    assert overflow <= 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -345,30 +341,24 @@ def test_figures_and_their_data_are_saved(browser, page, tmp_path):
     with Opened(browser, page) as one:
         figure = one.page.locator("figure", has=one.page.locator("#figure-epochs"))
         for kind, begins in beginnings.items():
-            with one.page.expect_download() as download:
-                figure.locator(f"[data-download={kind}]").click()
-            path = tmp_path / download.value.suggested_filename
-            download.value.save_as(path)
+            path = one.download(figure.locator(f"[data-download={kind}]"), tmp_path)
             assert path.name == f"epochs.{kind}"
             assert path.read_bytes().startswith(begins)
         assert one.messages == []
 
 
 def test_without_scripts_there_are_pictures(browser, page):
-    one = Opened(browser, page, scripts=False)
-    assert one.page.locator(".view svg").count() == 4
-    assert not one.page.locator(".zoom").is_visible()
-    one.context.close()
+    with Opened(browser, page, scripts=False) as one:
+        assert one.page.locator(".view svg").count() == 4
+        assert not one.page.locator(".zoom").is_visible()
 
 
 def test_net_energy_is_drawn_on_request(browser, page):
-    one = Opened(browser, page)
-    title = one.page.locator("#figure-icicle .view")
-    before = title.inner_html()
-    one.page.get_by_label("Net of idle").check()
-    one.drawn()
-    assert title.inner_html() != before
-    one.context.close()
+    with Opened(browser, page) as one:
+        title = one.page.locator("#figure-icicle .view")
+        before = title.inner_html()
+        one.choose("Net of idle")
+        assert title.inner_html() != before
 
 
 def test_a_banner_states_that_idle_power_was_measured_on_a_busy_machine(synthetic, tmp_path):
