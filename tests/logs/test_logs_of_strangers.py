@@ -123,6 +123,22 @@ READ = {
             f"{date(i)}, {k}, {'[N/A]' if k else f'{power(0, i)} W'}, {power(k, i)} W"
             for k in range(2)]),
         {}, 18_000),
+    "more devices in a poll than rows in a usual sample": (
+        table("time,hostname,gpu,power_w", lambda i: [
+            f"{date(10 * i)}.{10 * host + gpu:03},n{host},{gpu},{power(gpu, i)}"
+            for host in range(60) for gpu in range(4)]),
+        {}, 60 * 1000 * 600),
+    "hosts that write one after the other": (
+        table("time,node,gpu,power_w", lambda i: [
+            f"{date(i)},node{i % 5},{gpu},{power(gpu, i // 5)}" for gpu in range(2)], range(301)),
+        {}, 5 * 300 * 300 * 295 / 300),
+    "a zone after the time": (
+        table("time,power_w", lambda i: f"{date(i, '%Y-%m-%d %H:%M:%S')} UTC,{power(0, i)}"),
+        {}, 6000),
+    "a column of units": (
+        table("time,power,unit", lambda i: f"{date(i)},{power(0, i) / 100},kW"), {}, 60_000),
+    "cells in Watts, which are none of ipmitool": (
+        table("time,Consumption", lambda i: f"{date(i)},{power(0, i)} Watts"), {}, 6000),
     "a plug that counts in Wh": (
         table("entity_id,state,last_changed", lambda i: f"sensor.plug_energy,{i / 36},{date(i)}Z"),
         {"energy_unit": "Wh"}, 6000),
@@ -185,6 +201,9 @@ REFUSED = {
     "a clock that was set later": (
         table("time,power_w", lambda i: f"{date(i) if i else '1970-01-01T00:00:10'},{power(0, i)}"),
         {}, "a time of the log cannot be right"),
+    "a column of several units": (
+        table("time,power,unit", lambda i: f"{date(i)},{power(0, i)},{'W' if i % 3 else 'kW'}"),
+        {}, "rows are in kw, w, as column 'unit' says"),
     "a plug in kW": (
         table("entity_id,state,last_changed", lambda i: f"sensor.plug_power,0.0{i},{date(i)}Z"),
         {}, "the unit of sensor.plug_power is unknown: its values are about 0.0"),

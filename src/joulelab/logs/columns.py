@@ -84,10 +84,12 @@ _NOT_READINGS = {
     "reactive", "percent", "pct", "ratio", "efficiency", "mode", "status", "profile", "voltage",
     "count", "cost", "price", "va", "kva", "var", "kvar", "volt", "volts", "amp", "amps", "util",
     "utilization", "percentage", "peak", "budget", "tdp", "target", "rated", "nominal", "capacity",
-    "threshold", "emissions", "carbon", "co2", "flops", "tflops", "token", "tokens",
+    "threshold", "emissions", "carbon", "co2", "flops", "tflops", "token", "tokens", "on", "off",
+    "label",
 }  # fmt: skip
 _OTHER_UNITS = {"%", "pct", "percent", "v", "mv", "ma", "va", "kva", "var", "kvar", "dbm", "rpm"}
 """Units of columns that are neither power nor energy, whatever their names."""
+UNIT_COLUMNS = {"unit", "units", "uom", "unit_of_measurement"}
 _INTERVAL_WORDS = {"interval", "delta", "diff", "increment", "sample", "period"}
 _COUNTER_WORDS = {"total", "counter", "cumulative", "accumulated", "accumulator", "lifetime"}
 _BRACKET = re.compile(r"[\[(]\s*([^\])]*?)\s*[\])]\s*$")
@@ -272,6 +274,7 @@ def _value(table: Table, position: int, quantity: Quantity, options: LogOptions)
     name = parse_name(text) if table.header else Name(f"column_{text}", "")
     cell_unit = _cell_unit(cells) or ""
     unit = check_unit(stated, units, kind) if stated else cell_unit or name.unit
+    unit = unit or _unit_column(table, units)
     if unit and unit not in units:
         raise UserError(
             f"{table.path}: column {text!r} is in {unit}, which is not a unit of {kind}",
@@ -285,6 +288,22 @@ def _value(table: Table, position: int, quantity: Quantity, options: LogOptions)
     convert = _converter(table, position, units, unit, bool(cell_unit))
     energy_kind = options.energy_kind or _energy_kind(text, name) if is_energy else None
     return Column(position, text, name.stem, quantity, convert, source, note, energy_kind)
+
+
+def _unit_column(table: Table, units: Units) -> str:
+    """Return the unit that a column of its own states; an empty text if there is none."""
+    known = _OTHER_UNITS.union(*UNITS.values())
+    for i, text in enumerate(table.names if table.header else ()):
+        found = {_usual(cell) for cell in table.cells(i) if not is_absent(cell)}
+        if parse_name(text).stem not in UNIT_COLUMNS or not found & known:
+            continue
+        if len(found) > 1 or not found <= units.keys():
+            raise UserError(
+                f"{table.path}: rows are in {', '.join(sorted(found))}, as column {text!r} says",
+                hint="leave only rows of one unit in the file",
+            )
+        return found.pop()
+    return ""
 
 
 def _energy_kind(text: str, name: Name) -> str | None:

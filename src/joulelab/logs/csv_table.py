@@ -61,7 +61,7 @@ class Table:
     header: bool
     delimiter: str
     headings: frozenset[str]  # Header and units, skipped wherever they are repeated.
-    sample: tuple[tuple[str, ...], ...]  # Up to :data:`SAMPLE_ROWS` first rows.
+    sample: tuple[tuple[str, ...], ...]  # First rows: usually :data:`SAMPLE_ROWS`.
     skipped: int = 0  # Lines before the header.
     mark: str | None = "."  # Decimal mark of its numbers; ``None`` if they do not show it.
     date_column: int | None = None  # Dates that belong to the times of day in the next column.
@@ -282,11 +282,11 @@ def _are_digits(cells: Sequence[str]) -> bool:
     return bool(re.fullmatch(r"[-+]?\d+", cells[0])) and digits
 
 
-def open_table(path: Path) -> Table:
+def open_table(path: Path, sample_rows: int = SAMPLE_ROWS) -> Table:
     """Inspect the first rows of a CSV file, plain or gzip, with or without a header."""
     with open_text(path) as file:
         some = (line for line in read_lines(file) if not line.isspace())
-        head = list(itertools.islice(some, SAMPLE_ROWS + MOST_PREAMBLE))
+        head = list(itertools.islice(some, sample_rows + MOST_PREAMBLE))
         if head and (match := _DOCUMENT.match(head[0])):
             raise UserError(
                 f"{path} is {'XML' if match[1] else 'JSON'} of no known tool",
@@ -294,7 +294,7 @@ def open_table(path: Path) -> Table:
             )
         lines = [line for line in head if not line.lstrip().startswith(COMMENT)]
         delimiter = max(DELIMITERS, key=partial(_fit, lines))
-        table = _inspect(path, head, lines, delimiter) if lines else None
+        table = _inspect(path, head, lines, delimiter, sample_rows) if lines else None
     if table is None:
         raise UserError(f"{path} contains no data", hint="give a CSV file with a header and rows")
     return table
@@ -318,7 +318,9 @@ def _row(line: str, delimiter: str) -> tuple[str, ...]:
     return tuple(cell.strip() for cell in cells)
 
 
-def _inspect(path: Path, head: Sequence[str], lines: Sequence[str], delimiter: str) -> Table | None:
+def _inspect(
+    path: Path, head: Sequence[str], lines: Sequence[str], delimiter: str, sample_rows: int
+) -> Table | None:
     """Find the header and join the rows of the sample; ``None`` if there is neither."""
     rows = [_row(line, delimiter) for line in lines]
     first = _first_data_row(rows)
@@ -338,7 +340,7 @@ def _inspect(path: Path, head: Sequence[str], lines: Sequence[str], delimiter: s
             others = [tuple(join_row(row, usual - 1, delimiter) or row) for row in others]
         names = tuple(str(i + 1) for i in range(usual - split))
     sample = []
-    for row in others[:SAMPLE_ROWS]:
+    for row in others[:sample_rows]:
         joined = join(path, row, len(names), delimiter) if len(row) > len(names) else row
         if len(joined) == len(names):
             sample.append(tuple(joined))

@@ -31,7 +31,9 @@ from joulelab.logs.columns import (
 from joulelab.logs.csv_table import Table
 from joulelab.sensors.sensor import Quantity
 
-MOST_DEVICES = 64
+MOST_DEVICES = 1024
+MOST_BY_ORDER = 64
+LEAST_UTILIZATION = 64  # Numbers of GPUs that take turns from row to row are smaller.
 TURNS = 0.9  # Share of polls or rounds in which each value of a column of devices occurs once.
 BURST = 0.25  # Rows of one poll are closer than this share of the usual pause between polls.
 LONG_PAUSE = 1.5
@@ -69,7 +71,8 @@ _HINT = (
     "name the column that distinguishes devices with --device-column, or state the number of "
     "devices with --devices (1 if all rows are of one)"
 )
-_IDENTIFIERS = {"gpu_index", "index", "uuid", "gpu_uuid", "pci_bus_id", "bus_id", "serial"}
+_UNIQUE = {"uuid", "gpu_uuid", "serial", "gpu_serial"}
+_IDENTIFIERS = {"gpu_index", "index", "pci_bus_id", "bus_id", *_UNIQUE}
 _SMI_TIME = re.compile(r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d\.\d{3}")
 _COMPONENT = re.compile(r"(gpu|cpu|dram|card)[ :_#-]?(\d+)", re.IGNORECASE)
 _TOTALS = {"total", "sum", "all", "overall", "psys", "aggregate"}
@@ -130,7 +133,7 @@ def choose_device_columns(
         _check_quantities(table, [i for i, one in turns.items() if one.distinguishes])
     several = [i for i, one in turns.items() if one.distinguishes]
     sure = [i for i in known if i in several and (turns[i].in_polls or not _may_be_load(table, i))]
-    named = (sure[0],) if sure else _pair(table, known, t_s, order)
+    named = _on_host(table, known, sure[0]) if sure else _pair(table, known, t_s, order)
     if named:
         return DeviceColumns(named)
     is_text = {CellKind.TEXT, CellKind.ABSENT}
@@ -167,6 +170,19 @@ def _check_quantities(table: Table, positions: Sequence[int]) -> None:
                 why=f"it has {', '.join(map(repr, others[:3]))}",
                 hint="choose the rows of power with --gpu, or leave the others out of the file",
             )
+
+
+def _on_host(table: Table, known: Sequence[int], position: int) -> tuple[int, ...]:
+    """Return the column of a device, after that of its host if there are several.
+
+    Hosts may write at times of their own, so that their devices take turns without them.
+    """
+    stem = parse_name(table.names[position]).stem
+    if stem in _UNIQUE or stem not in {*_BOARDS, *_SOCKETS}:
+        return (position,)
+    hosts = (i for i in known if parse_name(table.names[i]).stem in _HOSTS)
+    several = (i for i in hosts if len({*table.cells(i)} - {""}) > 1)
+    return (*list(several)[:1], position)
 
 
 def _pair(
@@ -227,7 +243,7 @@ def _may_be_load(table: Table, position: int) -> bool:
     stem = parse_name(table.names[position]).stem
     values = {cell for cell in table.cells(position) if not is_absent(cell)}
     if stem in _UTILIZATIONS:
-        return any(cell.isdigit() and int(cell) >= MOST_DEVICES for cell in values)
+        return any(cell.isdigit() and int(cell) >= LEAST_UTILIZATION for cell in values)
     return stem in _LABELS
 
 
@@ -286,6 +302,12 @@ def begins_poll(t_s: Floats) -> Bools:
         pause_s = float(lengths[np.searchsorted(total, total[-1] / 2)])
         begins[1:] = (steps < 0) | (steps >= BURST * pause_s)
     return begins
+
+
+def has_few_polls(t_s: Floats) -> bool:
+    """Return whether rows at these times are of fewer polls than show what takes turns."""
+    steps = np.diff(np.sort(t_s[np.isfinite(t_s)]))
+    return bool(np.count_nonzero(steps >= BURST * steps.max(initial=0.0)) < LEAST_POLLS)
 
 
 def name_devices(
@@ -365,7 +387,7 @@ def split_by_order(
     # The first and the last poll may be cut.
     inner = polls.sizes[1:-1] if polls.sizes.size > 2 else polls.sizes
     uneven = inner[inner % several > 0] if polls.usual > 1 else inner[:0]
-    if uneven.size or several > MOST_DEVICES:
+    if uneven.size or several > MOST_BY_ORDER:
         why = f"most polls have {several} rows, {count(uneven.size, 'poll')} of {inner.size} others"
         raise UserError(
             f"{table.path} has several rows per poll and no column that distinguishes devices",

@@ -23,12 +23,13 @@ from joulelab.logs.columns import (
     choose_values,
     parse_name,
 )
-from joulelab.logs.csv_table import Converter, Table
+from joulelab.logs.csv_table import SAMPLE_ROWS, Converter, Table, open_table
 from joulelab.logs.device_rows import (
     DeviceColumns,
     DeviceRows,
     check_parts,
     choose_device_columns,
+    has_few_polls,
     name_devices,
     split_by_order,
 )
@@ -41,6 +42,7 @@ LEAST_READABLE = 0.5  # A time column of which a smaller share can be read is an
 MOST_REPEATED = (
     0.05  # Share of a device's times that may occur twice, for a clock of whole seconds.
 )
+MANY_ROWS = 5000  # To inspect where a poll has so many rows that few of them are in a sample.
 MOST_SWITCHES = 3  # Stretches of rows that lie between each other this often are out of order.
 MOST_POWER_W = 1e6  # No meter of computers shows more.
 LEAST_POWER_W = -0.5  # Meters may show less than 0 by their offset: this, or a share of the most.
@@ -129,6 +131,9 @@ def read_devices(
     path, table = table.path, join_dates(table)
     position, _, _ = choose_time(table, options)
     sample_s = _convert(table, position, options)(table.cells(position))
+    if len(sample_s) >= SAMPLE_ROWS and has_few_polls(sample_s):
+        table = join_dates(open_table(path, MANY_ROWS))
+        sample_s = _convert(table, position, options)(table.cells(position))
     readings = [position, *(column.position for column in columns)]
     named = choose_device_columns(table, sample_s, readings, options)
     _, to_seconds, time_note = choose_time(table, options)
@@ -152,8 +157,10 @@ def read_devices(
     readable = np.isfinite(t_s)
     if readable.mean() < LEAST_READABLE:
         raise UserError(
-            f"{path}: column {table.names[position]!r} has no readable times",
-            hint="name another with --time-column, or its unit with --time-unit",
+            f"{path}: column {table.names[position]!r} has no readable times, such as "
+            f"{next(iter(table.cells(position)), '')!r}",
+            hint="name another with --time-column, its unit with --time-unit, or write dates as "
+            "2026-01-31 12:34:56 and their zone with --timezone",
         )
     if unreadable := int(np.count_nonzero(~readable)):
         notes.append(f"{path.name}: skipped {count(unreadable, 'line')} without a readable time")

@@ -45,8 +45,8 @@ _DCMI_TIME = re.compile(r"\s*IPMI timestamp:\s*(.*?)(?:\s+Sampling period.*)?\s*
 _DCMI_STATE = re.compile(r"\s*Power reading state is:\s*(\w+)")
 _SENSOR = re.compile(
     # ``sdr elist`` and ``sdr type`` write number, state and entity before the value.
-    r"\s*([^|,]+?)\s*[|,](?: *[0-9A-F]+h *\| *\w+ *\| *[\d.]+ *\|)?"
-    r"\s*([\d.]+|na|no reading)\s*[|,]?\s*Watts\b",
+    r"\s*([^|,]+?)\s*(?:\|(?: *[0-9A-F]+h *\| *\w+ *\| *[\d.]+ *\|)?"
+    r"\s*([\d.]+|na|no reading)\s*\|?|,\s*([\d.]+|na|no reading)\s*,)\s*Watts\b",
     re.IGNORECASE,
 )
 _NODE_SENSOR = re.compile(
@@ -160,7 +160,7 @@ def _read_ipmi_sensors(log: LogText) -> Iterator[Reading]:
             meter = Meter("node", "machine", "ipmi.sensor")
         else:
             meter = Meter(name, name, "ipmi.sensor", overlaps=("machine", "power supply"))
-        yield Reading(stamp, meter, number(match[2]))
+        yield Reading(stamp, meter, number(match[2] or match[3]))
 
 
 def _read_mlperf_meter(log: LogText) -> Iterator[Reading]:
