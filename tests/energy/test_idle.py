@@ -112,6 +112,19 @@ def test_every_component_that_others_use_is_doubtful(component):
     assert component in point.busy_w
 
 
+def test_a_gpu_that_another_process_holds_is_idle_with_a_note():
+    trace = host(lambda t: 60.0, lambda t: 0.0, component="gpu:0", users=[[7, "python", 0.0]])
+    measured = measure(trace)
+    point = measured.point()
+    assert measured.is_quiet
+    assert (point.load, point.busy_w) == ({"gpu:0": Load(0.0, "python (pid 7)")}, {})
+    assert Baseline((point,)).notes("gpu:0", "test.gpu:0") == [
+        "idle power of gpu:0 was measured while python (pid 7) held it, which may raise it"
+    ]
+    busy = measure(host(lambda t: 60.0, lambda t: 0.5, component="gpu:0", users=[[7, "x", 5.0]]))
+    assert busy.load["gpu:0"] == Load(pytest.approx(0.5), "x (pid 7)")
+
+
 def test_the_idle_power_of_a_model_is_known():
     trace = host(lambda t: 60.0, lambda t: 8.0, idle_w=13.0)
     measured = measure(trace)
@@ -138,7 +151,7 @@ def test_use_that_is_not_recorded_is_unknown():
     measured = measure(trace)
     assert measured.unknown == ["cpu"]
     assert measured.load == {}
-    note = "cpu:0: whether other processes used it while idle power was measured is unknown"
+    note = "idle power of cpu:0 may include what other processes used: whether any did is unknown"
     assert Baseline((measured.point(),)).notes("cpu:0", "test.cpu:0") == [note]
     modelled = Trace([replace(trace.channels[0], idle_w=13.0)], trace.series)
     assert measure(modelled).point().unknown == ()

@@ -49,6 +49,7 @@ class FakeGpu:
     ring: list[tuple[int, int]] | None = field(default_factory=list)
     utilization_pct: int = 87
     processes: tuple[int, ...] = ()
+    graphics_processes: tuple[int, ...] = ()
     """Those with a compute context."""
     used: list[tuple[int, int, int]] = field(default_factory=list)
     """Samples of (pid, stamp in µs, SM utilisation in %)."""
@@ -71,6 +72,19 @@ class FakeGpu:
             return self.errors[name]
         allowed, code = self.fail_after.get(name, (0, OK))
         return code if code != OK and self.calls[name] > allowed else OK
+
+
+def _list_processes(pids, code, count, processes):
+    """Answer a request for a list of processes, or for its length."""
+    count._obj.value = len(pids)
+    if not pids:
+        return code
+    if processes is None:
+        return pynvml.NVML_ERROR_INSUFFICIENT_SIZE
+    for position, pid in enumerate(pids):
+        processes[position].pid = pid
+        processes[position].usedGpuMemory = 2**30
+    return OK
 
 
 class FakeNvml:
@@ -172,21 +186,10 @@ class FakeNvml:
     def _c_nvmlDeviceGetComputeRunningProcesses_v3(self, handle, count, processes):
         gpu = self._gpu(handle)
         code = gpu.code("nvmlDeviceGetComputeRunningProcesses")
-        if code != OK or not gpu.processes:
-            count._obj.value = 0
-            return code
-        if processes is None:
-            count._obj.value = len(gpu.processes)
-            return pynvml.NVML_ERROR_INSUFFICIENT_SIZE
-        count._obj.value = len(gpu.processes)
-        for position, pid in enumerate(gpu.processes):
-            processes[position].pid = pid
-            processes[position].usedGpuMemory = 2**30
-        return OK
+        return _list_processes(gpu.processes if code == OK else (), code, count, processes)
 
     def _c_nvmlDeviceGetGraphicsRunningProcesses_v3(self, handle, count, processes):
-        count._obj.value = 0
-        return OK
+        return _list_processes(self._gpu(handle).graphics_processes, OK, count, processes)
 
     def _c_nvmlDeviceGetProcessUtilization(self, handle, samples, count, since):
         gpu = self._gpu(handle)

@@ -53,6 +53,12 @@ def test_the_time_of_kernels_divides_the_use_of_two_processes(board, host):
     assert found.others == {(THEIRS, 5): ("render", 0.5)}
 
 
+def test_a_context_for_computing_is_named_without_use_and_one_for_graphics_is_not(board, host):
+    board.graphics_processes = (72,)
+    found = GpuUse("gpu:0", "GPU-1", host).scan({OURS}, TABLE, 1.0)
+    assert found.others == {(THEIRS, 5): ("render", 0.0)}
+
+
 def test_a_sample_counts_once(board, host):
     use = GpuUse("gpu:0", "GPU-1", host)
     board.used = [(OURS, later_us(0.1), 60)]

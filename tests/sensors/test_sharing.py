@@ -10,7 +10,7 @@ import fake_nvml
 import numpy as np
 import pytest
 
-from joulelab.energy.attribution import Attribution
+from joulelab.energy.attribution import Attribution, other_processes
 from joulelab.recording.trace import Trace
 from joulelab.sensors import sharing
 from joulelab.sensors.discovery import discover
@@ -235,6 +235,24 @@ def test_a_gpu_is_shared_with_another_process(start, monkeypatch):
     assert f"(pid {other.pid})" in shares.note("gpu:0", share)
     assert f"(pid {job.pid})" not in shares.note("gpu:0", share)
     sensor.close()
+
+
+def test_a_process_that_holds_a_gpu_is_named_at_once_and_not_as_a_user(start, monkeypatch):
+    monkeypatch.setattr(sharing, "CPU_SHARE", 1.0)
+    monkeypatch.setattr(sharing, "LEAST_APART_NS", 0)
+    job, other = (start("import sys; sys.stdin.readline()") for _ in range(2))
+    board = fake_nvml.FakeGpu("GPU-1", processes=(other.pid,))
+    fake_nvml.install(monkeypatch, fake_nvml.FakeNvml([board]))
+    gpus = [GpuUse("gpu:0", "GPU-1")]
+    sensor = SharingSensor(lambda: [job.pid], gpus, host=False, mark=MARK, recorder_pid=0)
+    found = [*sensor.read(), *sensor.read()]
+    sensor.close()
+    events = [{**one.fields, "t_ns": one.t_ns} for one in found if isinstance(one, SensorEvent)]
+    trace = Trace.of(sensor.channels, [one for one in found if not isinstance(one, SensorEvent)])
+    trace = replace(trace, events=events)
+    (name,) = other_processes(trace, worked=False)["gpu:0"].names
+    assert f"(pid {other.pid})" in name
+    assert other_processes(trace) == {}
 
 
 def test_names_are_recorded_and_never_arguments(start):

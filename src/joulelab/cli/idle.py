@@ -7,7 +7,7 @@ import math
 import click
 
 from joulelab.cli.output import print_json, progress
-from joulelab.energy.baseline import IdlePoint
+from joulelab.energy.baseline import IdlePoint, describe_load
 from joulelab.energy.energy import Energy
 from joulelab.energy.idle import IdleMeasurement
 from joulelab.errors import StoreError, UserError
@@ -111,9 +111,12 @@ def _print(point: IdlePoint, energy: Energy) -> None:
     if point.duration_s < 0.99 * energy.duration_s:
         part_s, whole_s = duration(point.duration_s), duration(energy.duration_s)
         click.echo(f"by the quietest {part_s} of {whole_s}")
+    held = {name: load for name, load in point.load.items() if not load.fraction}
+    if held:
+        click.echo(f"{describe_load(held)}, which may raise idle power")
     if point.busy_w:
         click.echo(f"measured on a busy machine: {point.load_text}; ± covers what it may have used")
-    elif point.load:
+    elif len(point.load) > len(held):
         click.echo(
             f"the machine was busy ({point.load_text}), which does not affect estimates: their "
             "idle power is that of a model"

@@ -10,7 +10,7 @@ import numpy as np
 
 from joulelab.compare.measurement import BASELINE, CANDIDATE, Group
 from joulelab.energy.attribution import ALSO_USED
-from joulelab.energy.baseline import BUSY_IDLE
+from joulelab.energy.baseline import IDLE_NOTE
 from joulelab.energy.energy import REPORTED_GAP, Energy
 from joulelab.energy.uncertainty import Metric
 from joulelab.format import count, duration, first_words, join_words, number, percent
@@ -121,7 +121,7 @@ def _of_sharing(group: Group) -> list[str]:
 
 def _notes(energy: Energy, metric: Metric) -> list[str]:
     """Return the notes that concern a metric; other users are summarised for the whole group."""
-    others = (ALSO_USED,) if metric.quantity == "net" else (ALSO_USED, BUSY_IDLE)
+    others = (ALSO_USED,) if metric.quantity == "net" else (ALSO_USED, IDLE_NOTE)
     notes = energy.caveats if metric.quantity == "net" else energy.notes
     return [note for note in notes if not note.startswith(others)]
 

@@ -303,9 +303,12 @@ class Users(NamedTuple):
 
 
 def other_processes(
-    trace: Trace, start_ns: float = -math.inf, stop_ns: float = math.inf
+    trace: Trace, start_ns: float = -math.inf, stop_ns: float = math.inf, *, worked: bool = True
 ) -> dict[str, Users]:
-    """Name the other processes that used each component between two times, CLOCK_MONOTONIC."""
+    """Name the other processes that used each component between two times, CLOCK_MONOTONIC.
+
+    If they ``worked`` is false, name those that have a context on a GPU and did nothing.
+    """
     used: dict[str, dict[str, float]] = {}
     unnamed: dict[str, int] = {}
     for event in trace.events:
@@ -313,11 +316,11 @@ def other_processes(
             continue
         if event.get("since_ns", start_ns) <= stop_ns and event["t_ns"] >= start_ns:
             component = event["component"]
-            unnamed[component] = max(unnamed.get(component, 0), event["more"])
-            names = used.setdefault(component, {})
             for pid, name, used_s in event["used"]:
-                label = f"{name} (pid {pid})"
-                names[label] = names.get(label, 0.0) + used_s
+                if (used_s > 0) is worked:
+                    unnamed[component] = max(unnamed.get(component, 0), event["more"])
+                    names, label = used.setdefault(component, {}), f"{name} (pid {pid})"
+                    names[label] = names.get(label, 0.0) + used_s
     return {
         component: Users(tuple(sorted(names, key=lambda name: -names[name])), unnamed[component])
         for component, names in used.items()

@@ -25,7 +25,9 @@ UNKNOWN_DRIFT = 0.04
 An H100's idle power rose from 119 to 128 W (7 %) within three minutes of work; a rectangular
 distribution of that width has a standard deviation of 2 %, doubled since boards differ."""
 
-BUSY_IDLE = "idle power was measured on a busy machine"
+IDLE_NOTE = "idle power"
+"""Beginning of every note that concerns only the net energy."""
+BUSY_IDLE = f"{IDLE_NOTE} was measured on a busy machine"
 """Beginning of the note of an energy whose idle power is doubtful."""
 
 
@@ -33,7 +35,7 @@ BUSY_IDLE = "idle power was measured on a busy machine"
 class Load:
     """How much other processes used a component while its idle power was measured."""
 
-    fraction: NotNegative  # Mean part of the component that they used, 0 to 1.
+    fraction: NotNegative  # Mean part that they used, 0 to 1; 0: they only had a context on a GPU.
     users: str = ""  # Their names with pids, the busiest first.
 
 
@@ -43,9 +45,14 @@ def describe_load(load: Mapping[str, Load]) -> str:
     Example:
         >>> describe_load({"cpu": Load(0.5, "make (pid 7)"), "gpu:0": Load(1.0)})
         '50 % of the CPU used by make (pid 7) and 100 % of gpu:0 used'
+        >>> describe_load({"gpu:0": Load(0.0, "python (pid 7)")})
+        'gpu:0 held by python (pid 7)'
     """
     texts = []
     for component, one in load.items():
+        if not one.fraction:
+            texts.append(f"{component} held by {one.users}")
+            continue
         label = "the CPU" if component == "cpu" else component
         who = f" by {one.users}" if one.users else ""
         texts.append(f"{percent(one.fraction, 2)} of {label} used{who}")
@@ -168,10 +175,16 @@ class Baseline:
                 f"{BUSY_IDLE} ({points[0].load_text}): net of idle is uncertain; measure idle "
                 "again when no other process works"
             )
+        held = [one.load[component] for one in points if component in one.load]
+        if held and not held[0].fraction:
+            found.append(
+                f"{IDLE_NOTE} of {component} was measured while {held[0].users} held it, which may "
+                "raise it"
+            )
         if any(component in one.unknown for one in points):
             found.append(
-                f"{component}: whether other processes used it while idle power was measured is "
-                "unknown"
+                f"{IDLE_NOTE} of {component} may include what other processes used: whether any "
+                "did is unknown"
             )
         return found
 

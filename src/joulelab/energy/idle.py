@@ -79,7 +79,7 @@ class IdleMeasurement:
 
     Attributes:
         window: The quietest part.
-        load: Use by others of each component that was not idle.
+        load: Use by others of each component that was not idle; none of a GPU that they only hold.
     """
 
     def __init__(
@@ -161,12 +161,16 @@ class IdleMeasurement:
 
     def _select(self, window: Window) -> None:
         self.window, self._used = window, self._use(window)
-        users = other_processes(self._trace, window.start_ns - REPORT_EVERY_S / _NS, window.stop_ns)
+        start_ns = window.start_ns - REPORT_EVERY_S / _NS
+        users = other_processes(self._trace, start_ns, window.stop_ns)
         self.load = {}
         for name, fraction in self._used.items():
             if fraction > self._idle_fraction(name):
                 named = users.get(name)
                 self.load[name] = Load(min(fraction, 1.0), str(named) if named else "")
+        held = other_processes(self._trace, start_ns, window.stop_ns, worked=False)
+        for name, holders in held.items():
+            self.load.setdefault(name, Load(0.0, str(holders)))
 
     def _users_of(self, component: str) -> list[str]:
         """Name what the known use is recorded by that may raise a component's power.
@@ -181,7 +185,8 @@ class IdleMeasurement:
         return [name for name in found if name in self._used]
 
     def _is_busy(self, component: str) -> bool:
-        return any(name in self.load for name in self._users_of(component))
+        found = (self.load[name] for name in self._users_of(component) if name in self.load)
+        return any(load.fraction > 0 for load in found)
 
     def _least_w(self, source: Channel, power_w: float) -> float:
         """Return the least idle power of a component that drew this much next to others' use."""

@@ -26,11 +26,12 @@ RUN_COLUMNS = (
     "net_independent_uncertainty_j", "gap_s", "data_wait_s", "train_accuracy_pct",
     "cudnn_benchmark", "operators", "shared", "power_limit_w", "clock_mhz", "tokens",
     "gross_j_per_token", "net_j_per_token", "macs_per_token", "prompt_tokens", "output_tokens",
-    "attention", "cache", "enclosing", "enclosing_j",
+    "attention", "cache", "enclosing", "enclosing_j", "busy_idle",
 )  # fmt: skip
 """Columns of ``results.*``. ``machine`` is the machine's identity; uncertainties are standard
 uncertainties (k = 1); ``shared`` is whether other processes used the machine, too; ``enclosing`` is
-the outermost meter around the components, and ``enclosing_j`` its gross energy."""
+the outermost meter around the components, and ``enclosing_j`` its gross energy; ``busy_idle`` is
+whether other processes used the machine while idle power was measured."""
 
 EPOCH_COLUMNS = (
     "run_id", "epoch", "duration_s", "gross_j", "net_j", "loss", "accuracy_pct", "study", "model",

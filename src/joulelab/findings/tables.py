@@ -29,7 +29,7 @@ from joulelab.findings.summary import measurements, summary
 from joulelab.format import csv_cell
 from joulelab.machine import Machine
 from joulelab.runs.record import Run
-from joulelab.runs.shared_machine import was_shared
+from joulelab.runs.shared_machine import has_busy_idle, was_shared
 from joulelab.runs.study_part import StudyPart
 from joulelab.runs.study_runs import (
     DamagedRun,
@@ -261,6 +261,7 @@ def _run_rows(run: Run) -> Iterator[dict[str, Any]]:
             "gross_j_per_token": energy.gross_j / tokens if tokens else math.nan,
             "net_j_per_token": energy.net_j / tokens if tokens else math.nan,
             "shared": was_shared(energy),
+            "busy_idle": has_busy_idle(energy),
         }
 
 

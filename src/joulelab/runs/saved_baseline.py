@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from joulelab.energy.baseline import Baseline, IdlePoint
+from joulelab.energy.baseline import IDLE_NOTE, Baseline, IdlePoint
 from joulelab.format import timestamp
 from joulelab.machine import Machine
 from joulelab.sensors.host import boot_id
@@ -88,9 +88,9 @@ def load_baseline(machine: Callable[[], Machine]) -> Baseline | None:
     except (OSError, InvalidData) as error:
         why = f"{path} cannot be read ({getattr(error, 'strerror', None) or error})"
     if why:
-        return Baseline((), f"idle power is unknown, because {why}: {_FIX}")
+        return Baseline((), f"{IDLE_NOTE} is unknown, because {why}: {_FIX}")
     age_s = time.time() - saved.unix_s
     problem = ""
     if age_s > OLD_S:
-        problem = f"idle power is from {timestamp(saved.unix_s)} and may have changed: {_FIX}"
+        problem = f"{IDLE_NOTE} is from {timestamp(saved.unix_s)} and may have changed: {_FIX}"
     return Baseline((saved.point.at(time.monotonic() - age_s),), problem)

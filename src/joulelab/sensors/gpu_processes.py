@@ -61,7 +61,7 @@ class GpuUse:
         try:
             if self._handle is None:
                 self._handle = call("nvmlDeviceGetHandleByUUID", self._uuid)
-            present = self._present()
+            computing, present = self._present()
             is_busy = call("nvmlDeviceGetUtilizationRates", self._handle).gpu > 0
         except NvmlError as error:
             self._handle = None
@@ -86,18 +86,20 @@ class GpuUse:
         named = {
             (table[pid].key if pid in table else (pid, 0)): (_name(pid, table), used[pid])
             for pid in others
+            if used[pid] or pid in computing
         }
         return Use(sum(used[pid] for pid in pids - others), sum(used.values()), named)
 
-    def _present(self) -> set[int]:
-        """The processes with a context on the GPU."""
+    def _present(self) -> tuple[set[int], set[int]]:
+        """The processes with a context for computing on the GPU, and those with any context."""
         found = call("nvmlDeviceGetComputeRunningProcesses", self._handle)
+        computing = {int(one.pid) for one in found}
         try:
             found = [*found, *call("nvmlDeviceGetGraphicsRunningProcesses", self._handle)]
         except NvmlError as error:
             if error.code not in (NOT_SUPPORTED, FUNCTION_NOT_FOUND):
                 raise
-        return {int(one.pid) for one in found}
+        return computing, {int(one.pid) for one in found}
 
     def _utilization(self) -> tuple[dict[int, float], NvmlError | None]:
         """SM utilisation by process since the last scan, 0 to 1; or why there is none."""

@@ -303,8 +303,9 @@ class OtherUse:
         return SensorEvent(t_ns, fields) if most else None
 
     def _above(self, share: float, period_s: float) -> dict[Key, tuple[str, float]]:
+        """Select who used more than a share, or has a context on a GPU and did nothing."""
         least_s = share * max(self._all_s, period_s)
-        return {key: one for key, one in self._used.items() if one[1] > least_s}
+        return {key: one for key, one in self._used.items() if one[1] > least_s or not one[1]}
 
 
 def with_sharing(
