@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ import joulelab
 from joulelab.energy.baseline import Baseline
 from joulelab.errors import UserError
 from joulelab.recording.trace import read_trace
+from joulelab.runs.record import read_run
 from joulelab.sensors.sensor import Provenance, Quantity
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
@@ -79,6 +81,47 @@ def test_spans_nest_have_attributes_and_add_up(meter):
     assert epochs.gross_j == pytest.approx(sum(span.energy.gross_j for span in spans))
     assert meter.energy("epoch", index=1).gross_j == pytest.approx(spans[1].energy.gross_j)
     assert epochs.gross_j <= fit_j
+
+
+def test_time_in_several_spans_of_a_name_counts_once(meter):
+    def recurse(depth):
+        with meter.span("recursion"):
+            time.sleep(0.05)
+            if depth:
+                recurse(depth - 1)
+
+    def work():
+        with meter.span("thread"):
+            time.sleep(0.1)
+
+    with meter.span("whole") as whole:
+        recurse(2)
+    assert meter.energy("recursion").gross_j == pytest.approx(whole.energy.gross_j, rel=0.02)
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    with meter.span("threads") as whole:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert meter.energy("thread").gross_j < 1.001 * whole.energy.gross_j
+    assert len(meter.spans_named("thread")) == 3
+
+
+def test_spans_that_did_not_end_are_stated_in_the_record(tmp_path):
+    def generate():
+        with meter.span("generator"):
+            yield
+
+    with joulelab.Meter(sensors=MACHINE, directory=tmp_path / "run") as meter:
+        meter.begin("begun")
+        unfinished = generate()
+        next(unfinished)
+        with meter.span("block"):
+            pass
+    assert (
+        "2 spans without an end left out: begun and generator" in read_run(tmp_path / "run").notes
+    )
+    unfinished.close()
 
 
 def test_an_attribute_may_have_any_name(meter):

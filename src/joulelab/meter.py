@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.data_exchange import DataExchange, data_exchanged
 from joulelab.energy.energy import Energy
-from joulelab.energy.estimator import EnergyEstimator, mean_reading
+from joulelab.energy.estimator import EnergyEstimator, mean_reading, totals_of
 from joulelab.energy.idle import IdleMeasurement
 from joulelab.errors import TraceError
 from joulelab.machine import describe
@@ -188,11 +188,14 @@ class Meter:
     def energy(self, name: str, /, **attributes: Any) -> Energy:
         """Add up the energy of the finished spans of a name that have all these attributes.
 
+        Time in several of them counts once: they may be of threads, or within each other.
+
         Raises:
             ValueError: There is no such span.
         """
         windows = self._windows_named(name, attributes)
-        return self._estimator_until(windows.latest_ns).total(windows)
+        (energy,) = totals_of(self._estimator_until(windows.latest_ns), [windows])
+        return energy
 
     def data_exchanged(self, name: str, /, **attributes: Any) -> DataExchange:
         """Add up what was sent, received, read and written in the finished spans of a name.

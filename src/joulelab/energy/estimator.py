@@ -395,7 +395,7 @@ class WindowUnion:
 
 
 def energy_of_spans(estimator: EnergyEstimator, spans: Sequence[TraceSpan]) -> Energy:
-    """Add up the energy of finished spans: their sum for one process, the union for several."""
+    """Add up the energy of finished spans. Time in several of them counts once."""
     (energy,) = energies_of_spans(estimator, [spans])
     return energy
 
@@ -404,15 +404,20 @@ def energies_of_spans(
     estimator: EnergyEstimator, groups: Iterable[Sequence[TraceSpan]]
 ) -> list[Energy]:
     """Return :func:`energy_of_spans` of each of several groups."""
-    windows, is_alone = [], []
-    for one in map(SpanColumns.of, groups):
-        windows.append(one.windows.compact())
-        is_alone.append(bool(len(one)) and bool(np.all(one.spans["pid"] == one.spans["pid"][0])))
-    alone = [one for one, alone in zip(windows, is_alone, strict=True) if alone]
-    totals = iter(estimator.totals(alone))
+    return totals_of(estimator, [SpanColumns.of(one).windows.compact() for one in groups])
+
+
+def totals_of(estimator: EnergyEstimator, groups: Sequence[Windows]) -> list[Energy]:
+    """Add up the energy of each of several groups. Time in several windows of one counts once.
+
+    Windows overlap if they are of threads or processes, or within each other.
+    """
+    are_apart = [one.are_apart for one in groups]
+    apart = [one for one, is_apart in zip(groups, are_apart, strict=True) if is_apart]
+    totals = iter(estimator.totals(apart))
     return [
-        next(totals) if alone else energy_of_union(estimator, WindowUnion.of(one))
-        for one, alone in zip(windows, is_alone, strict=True)
+        next(totals) if is_apart else energy_of_union(estimator, WindowUnion.of(one))
+        for one, is_apart in zip(groups, are_apart, strict=True)
     ]
 
 

@@ -78,6 +78,12 @@ class Windows(Sequence[Window]):
         """Length of each on the host's clock."""
         return np.asarray((self.stop_ns - self.start_ns) * _S_PER_NS, np.float64)
 
+    @property
+    def are_apart(self) -> bool:
+        """Whether none of them overlap on the host's clock."""
+        order = np.argsort(self.start_ns, kind="stable")
+        return bool(np.all(self.start_ns[order][1:] >= self.stop_ns[order][:-1]))
+
     def on_device_ns(self) -> Integers:
         """Return starts and stops on the GPU, or the host's. Shape: (windows, 2)."""
         times = np.column_stack((self.start_ns, self.stop_ns))

@@ -16,7 +16,14 @@ from joulelab.machine import describe
 from joulelab.recording.launcher import current_launch, host_name
 from joulelab.run.summary import Summary, previous_run
 from joulelab.runs import command_to_save
-from joulelab.runs.record import Run, measure, not_measured, tuning_notes, write_record
+from joulelab.runs.record import (
+    Run,
+    measure,
+    not_measured,
+    open_span_notes,
+    tuning_notes,
+    write_record,
+)
 from joulelab.runs.tracker_choice import start_tracking
 from joulelab.sensors.host import boot_id
 from joulelab.storage import home, home_note, write_whole, writing
@@ -96,6 +103,7 @@ class Finish:
                 meter.failure,
                 saved_where,
                 *_other_hosts(trace, run.directory),
+                *open_span_notes(trace, start_ns),
                 *tuning_notes(trace, start_ns, stop_ns),
             )
             known = tuple(note for note in notes if note)

@@ -40,7 +40,7 @@ from joulelab.energy.data_exchange import DataExchange, data_exchanged
 from joulelab.energy.energy import ROLES, ComponentEnergy, Energy, sensor_of
 from joulelab.energy.estimator import EnergyEstimator, energies_of_spans
 from joulelab.errors import UserError
-from joulelab.format import finite_or_none, nan_if_none
+from joulelab.format import count, finite_or_none, join_words, nan_if_none
 from joulelab.machine import Machine, describe
 from joulelab.recording.launcher import host_name
 from joulelab.recording.span_columns import SpanColumns
@@ -325,10 +325,28 @@ def meter_record(
         failure=None if error is None else {"kind": type(error).__name__, "reason": str(error)},
         baseline=estimator.baseline,
         inside=None if outer is None else Path(outer),
-        notes=(*notes, *tuning_notes(trace, start_ns, stop_ns)),
+        notes=(
+            *notes,
+            *open_span_notes(trace, start_ns, os.getpid()),
+            *tuning_notes(trace, start_ns, stop_ns),
+        ),
         **measured,
     )
     return run.ended(stop_ns)
+
+
+def open_span_notes(trace: Trace, start_ns: int, pid: int | None = None) -> list[str]:
+    """State which spans of a process, or of all, began after a time and did not end."""
+    spans = SpanColumns.of(trace.spans)
+    is_open = ~spans.is_finished & (spans.spans["start_ns"] >= start_ns)
+    if pid is not None:
+        is_open &= spans.spans["pid"] == pid
+    if not is_open.any():
+        return []
+    found = spans.where(is_open)
+    return [
+        f"{count(len(found), 'span')} without an end left out: {join_words([*found.positions()])}"
+    ]
 
 
 def tuning_notes(trace: Trace, start_ns: int, stop_ns: int) -> list[str]:

@@ -32,8 +32,8 @@ class SpanNode:
 
     name: str  # Name of the spans.
     total: SpanTotal  # Number, total duration and energies, with what the spans contain.
-    # Mean duration of one span. With several processes at the same time it is not the total
-    # duration over the number.
+    # Mean duration of one span. With several of them at the same time it is not the total duration
+    # over the number.
     mean_s: float
     self_j: float  # Gross energy of the time in which no span below was open, J.
     self_interval_j: tuple[float, float]  # 95 % interval of ``self_j``.
@@ -106,9 +106,8 @@ def span_tree(
 ) -> tuple[SpanNode, ...]:
     """Group the finished spans between two times by their names and those of their parents.
 
-    The spans of several processes are united: time in which two of them are in such a span counts
-    once. Energies of the spans of one parent add up to at most the parent's, except for spans of
-    threads that overlap.
+    Time in which several threads or processes are in such a span counts once. Energies of the spans
+    of one parent add up to at most the parent's, except for spans of other names that overlap.
 
     Args:
         trace: Readings and spans.
