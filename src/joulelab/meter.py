@@ -16,7 +16,7 @@ from joulelab.energy.baseline import Baseline
 from joulelab.energy.data_exchange import DataExchange, data_exchanged
 from joulelab.energy.energy import Energy
 from joulelab.energy.estimator import EnergyEstimator, mean_reading, totals_of
-from joulelab.energy.idle import IdleMeasurement
+from joulelab.energy.idle import IdleMeasurement, unchecked_since_ns
 from joulelab.errors import TraceError
 from joulelab.machine import describe
 from joulelab.recording.client import RecorderClient, RecorderOptions, open_recorder
@@ -38,8 +38,9 @@ T = TypeVar("T")
 
 IDLE_SPAN = "idle"
 METRICS_SPAN = "metrics"
-POLL_S = 1.0
-"""Time between two checks of a machine that is to become quiet; processes are scanned as often."""
+POLL_S, POLL_SHARE = 1.0, 0.01
+"""Time between two checks of a machine that is to become quiet, or more: this share of the time
+waited, so that the checks do not keep the machine busy. Processes are scanned each second."""
 
 
 class Meter:
@@ -265,16 +266,18 @@ class Meter:
         on_poll: Callable[[IdleMeasurement], None] = lambda _: None,
     ) -> None:
         """Pause the program until it was idle on a quiet machine; see :meth:`measure_idle`."""
-        start_ns = time.monotonic_ns()
+        start_ns = checked_ns = time.monotonic_ns()
         time.sleep(duration_s)
         while True:
             now_ns = time.monotonic_ns()
-            measured = IdleMeasurement(self.trace, start_ns, now_ns, duration_s)
+            since_ns = unchecked_since_ns(start_ns, checked_ns, now_ns, duration_s)
+            measured = IdleMeasurement(self.trace, since_ns, now_ns, duration_s)
             on_poll(measured)
-            left_s = duration_s + wait_s - (now_ns - start_ns) * 1e-9
+            checked_ns, waited_s = now_ns, (now_ns - start_ns) * 1e-9
+            left_s = duration_s + wait_s - waited_s
             if measured.is_quiet or left_s <= 0:
                 return
-            time.sleep(min(left_s, POLL_S))
+            time.sleep(min(left_s, max(POLL_S, POLL_SHARE * waited_s)))
 
     def idle_from(self, span: Span, duration_s: float = math.inf) -> Baseline:
         """Add the power of a span in which the program paused to the baseline.

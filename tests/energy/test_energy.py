@@ -110,6 +110,9 @@ def test_net_energy_below_zero_is_explained():
     assert NEGATIVE_NET in str(negative)
     assert NEGATIVE_NET in negative._repr_html_()
     assert energy(part(gross_j=600.0, idle_j=500.0)).caveats == ()
+    hidden = energy(part(gross_j=600.0, idle_j=100.0), part("cpu:0", gross_j=50.0, idle_j=90.0))
+    assert hidden.net_j > 0
+    assert hidden.caveats == (f"cpu:0: {NEGATIVE_NET}",)
     assert energy(part(gross_j=600.0)).caveats == ()
 
 

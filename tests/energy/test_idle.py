@@ -9,7 +9,12 @@ import pytest
 
 from joulelab.energy.baseline import Baseline, IdlePoint, Load
 from joulelab.energy.estimator import EnergyEstimator
-from joulelab.energy.idle import OWN_LOAD, TYPICAL_IDLE_SHARE, IdleMeasurement
+from joulelab.energy.idle import (
+    OWN_LOAD,
+    TYPICAL_IDLE_SHARE,
+    IdleMeasurement,
+    unchecked_since_ns,
+)
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Channel, Provenance, Quantity, Reading
@@ -85,6 +90,17 @@ def test_the_end_of_a_load_is_waited_for():
     quiet = measure(trace, stop_s=23.0)
     assert quiet.is_quiet
     assert quiet.point().power_w["cpu:0"] == pytest.approx(20.0, abs=0.1)
+
+
+def test_a_long_wait_is_examined_in_part_with_the_same_result():
+    """What ends after the last check counts, and a quiet part of it is one of the whole pause."""
+    trace = host(lambda t: 60.0, lambda t: 2.0 if t < 1191.7 else 0.0, seconds=1200)
+    since_ns = unchecked_since_ns(5 * S, 1196 * S, 1198 * S, T_M)
+    assert 1190 * S < since_ns <= 1191 * S
+    for start_ns in (5 * S, since_ns):
+        measured = IdleMeasurement(trace, start_ns, 1198 * S, T_M, threads=THREADS)
+        assert measured.is_quiet
+    assert unchecked_since_ns(5 * S, 5 * S, 25 * S, T_M) == 5 * S
 
 
 def test_a_busy_machine_is_measured_with_doubt():

@@ -242,9 +242,17 @@ without cpu:0
         return max((part.gap_s for part in self.components.values()), default=0.0)
 
     @property
+    def negative_net(self) -> str:
+        """Why net energy is below zero, or surely is for some components; empty if it is not."""
+        if self.net_j < 0:
+            return NEGATIVE_NET
+        below = [name for name, part in self.components.items() if part.net_interval_j[1] < 0]
+        return f"{join_words(below)}: {NEGATIVE_NET}" if below else ""
+
+    @property
     def caveats(self) -> tuple[str, ...]:
         """The notes, and why net energy is negative if it is."""
-        return (*self.notes, NEGATIVE_NET) if self.net_j < 0 else self.notes
+        return (*self.notes, self.negative_net) if self.negative_net else self.notes
 
     def __add__(self, other: Energy) -> Energy:
         """Add another span's energy.

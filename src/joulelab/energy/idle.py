@@ -250,10 +250,25 @@ def _by_use(components: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def unchecked_since_ns(start_ns: int, checked_ns: int, stop_ns: int, duration_s: float) -> int:
+    """Return from when on a pause has parts that end after a time at which it was not quiet.
+
+    The parts from there on are also parts of the whole pause.
+    """
+    length_ns, step_ns = _part_ns(start_ns, stop_ns, duration_s)
+    return start_ns + max(checked_ns - length_ns - start_ns, 0) // step_ns * step_ns
+
+
+def _part_ns(start_ns: int, stop_ns: int, duration_s: float) -> tuple[int, int]:
+    """Return the length of the quietest part, and the distance of its possible positions."""
+    length_ns = round(min(WINDOW_SHARE * duration_s / _NS, stop_ns - start_ns))
+    return length_ns, max(length_ns // STEPS, 1)
+
+
 def _parts(start_ns: int, stop_ns: int, duration_s: float) -> list[Window]:
     """Return the continuous parts of a pause to choose from; of equally quiet ones the first is."""
-    length_ns = round(min(WINDOW_SHARE * duration_s / _NS, stop_ns - start_ns))
-    starts = range(start_ns, stop_ns - length_ns + 1, max(length_ns // STEPS, 1))
+    length_ns, step_ns = _part_ns(start_ns, stop_ns, duration_s)
+    starts = range(start_ns, stop_ns - length_ns + 1, step_ns)
     return [Window(one_ns, one_ns + length_ns) for one_ns in starts]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from joulelab.energy.baseline import Baseline, IdlePoint
-from joulelab.energy.energy import NEGATIVE_NET, NESTED, Energy
+from joulelab.energy.energy import NESTED, Energy
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.errors import UserError, nearest
 from joulelab.format import duration, finite_or_none
@@ -295,6 +295,4 @@ def _reason(log: Log, span: ImportedSpan, energy: Energy) -> str | None:
         for note in energy.notes
         if any(note.startswith(f"{name}: ") for name in energy.components)
     ]
-    if energy.net_j < 0:
-        reasons.append(NEGATIVE_NET)
-    return "; ".join(reasons) or None
+    return "; ".join(filter(None, [*reasons, energy.negative_net])) or None

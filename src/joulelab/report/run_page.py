@@ -17,7 +17,7 @@ from markupsafe import Markup
 from joulelab.carbon.costs import Costs
 from joulelab.carbon.site import local_network_energy
 from joulelab.energy.baseline import BUSY_IDLE
-from joulelab.energy.energy import NEGATIVE_NET, Energy
+from joulelab.energy.energy import Energy
 from joulelab.energy.uncertainty import Boards, gross_energy
 from joulelab.findings.tables import write_file
 from joulelab.forecast.sources import EPOCH, profile_of_trace
@@ -164,8 +164,8 @@ def warnings_of(recorded: RecordedRun) -> Iterator[str]:
     if sharing is not None:
         yield sharing.caveat
     yield from (note for note in energy.caveats if note.startswith(BUSY_IDLE))
-    if energy.net_j < 0:
-        yield NEGATIVE_NET
+    if energy.negative_net:
+        yield energy.negative_net
     if recorded.job is not None:
         yield from (*recorded.job.missing, *recorded.job.doubled)
     if recorded.problem:

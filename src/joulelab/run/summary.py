@@ -254,7 +254,10 @@ def _energy_lines(run: Run, absent: Sequence[Absence]) -> Iterator[Line]:
     power = f"{quantity(energy.mean_power_w, 'W')} on average"
     yield "energy", f"{joules(energy.gross_j, *energy.interval_j)}, {power}"
     if math.isnan(energy.net_j):
-        yield "", "net of idle unknown: measure the idle machine once with `joulelab idle`"
+        parts = energy.components.items()
+        names = [name for name, part in parts if math.isnan(part.idle_j)]
+        of = f" for {join_words(names)}" if len(names) < len(parts) else ""
+        yield "", f"net of idle unknown{of}: measure the idle machine once with `joulelab idle`"
     else:
         net = with_interval(energy.net_j, *energy.net_interval_j, "J")
         yield "", f"{net} net of {quantity(energy.idle_j, 'J')} idle"
