@@ -506,7 +506,12 @@ def _repeats(runs: pd.DataFrame) -> Repeats:
     return Repeats(tuple(values), tuple(zip(runs["group"], runs["block"], strict=True)))
 
 
-LIMITS = {"%": (-math.inf, 100.0), "W": (0.0, math.inf), "samples": (0.0, math.inf)}
+LIMITS = {
+    "%": (-math.inf, 100.0),
+    "points": (-100.0, 100.0),
+    "W": (0.0, math.inf),
+    "samples": (0.0, math.inf),
+}
 
 
 def is_impossible(finding: Finding) -> bool:

@@ -97,6 +97,16 @@ def test_any_curve_without_noise(curve, max_slowdown, seed):
         assert "significantly better" in result.reason
 
 
+@pytest.mark.parametrize(("repeats", "is_confirmed"), [(1, False), (2, True)])
+def test_a_choice_that_was_measured_once_is_said_to_need_confirmation(repeats, is_confirmed):
+    search = LevelSearch(knob((150, 200)), 0.05)
+    for level, energy_j in ((200, 100.0), (150, 80.0)) * repeats:
+        search.add(Probe({"power_limit": level}, 1.0, energy_j))
+    result = search.result()
+    assert result.settings == {"power_limit": 150}
+    assert ("measure both again to confirm it" in result.reason) is not is_confirmed
+
+
 def test_one_level_needs_no_more_than_its_probe():
     result = run(LevelSearch(knob((250,)), 0.05), (1.0,), (100.0,))
     assert result.settings == result.baseline == {"power_limit": 250}

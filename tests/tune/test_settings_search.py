@@ -98,11 +98,12 @@ def test_each_block_has_one_probe_of_the_baseline():
     assert len(order) >= 9
 
 
-def test_no_significantly_better_setting_is_an_answer():
+@pytest.mark.parametrize("noise", [0.01, 0.1])
+def test_no_significantly_better_setting_is_an_answer(noise):
     search = SettingsSearch([BATCH, LIMIT], 0.05)
     rng = np.random.default_rng(0)
     while (settings := search.next()) is not None:
-        search.add(Probe(settings, *(np.array([10.0, 100.0]) * (1 + 0.01 * rng.normal(size=2)))))
+        search.add(Probe(settings, *(np.array([10.0, 100.0]) * (1 + noise * rng.normal(size=2)))))
     result = search.result()
     assert result.settings == result.baseline
     assert "no setting is significantly better" in result.reason

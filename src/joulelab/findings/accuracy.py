@@ -126,8 +126,8 @@ def _compared(
             "best": row is best,
             "equal_to_best": less == 0 or less <= half,
             "less_pct": less,
-            "less_low_pct": less - half,
-            "less_high_pct": less + half,
+            "less_low_pct": max(less - half, -100.0),
+            "less_high_pct": min(less + half, 100.0),
         }
 
 
@@ -244,7 +244,7 @@ def _exchange_finding(part: pd.DataFrame) -> Finding:
     mean, low, high = float(gains.mean()), math.nan, math.nan
     if n > 1:
         mean, half = mean_with_errors(gains, np.zeros(n))
-        low, high = mean - half, mean + half
+        low, high = max(mean - half, -100.0), min(mean + half, 100.0)
     shown = None if math.isnan(low) else not low <= 0 <= high
     text = (
         f"the last quarter of the epochs gains {with_interval(mean, low, high)} percentage points "

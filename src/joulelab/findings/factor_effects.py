@@ -104,6 +104,7 @@ class _Tested:
         value, none = self.found.value, 0.0
         low, high = value - half, value + half
         if self.row["quantity"] == ACCURACY:
+            low, high = max(low, -100.0), min(high, 100.0)
             value, low, high = (round(one, POINT_DECIMALS) + 0.0 for one in (value, low, high))
         else:
             value, none = math.exp(value), 1.0

@@ -202,7 +202,12 @@ class LevelSearch:
         goal = "energy" if self.objective == "energy" else "energy times time"
         if outlook.choice == self._baseline:
             return f"no setting within a slow-down of {bound} is significantly better"
-        return f"least {goal} of the settings within a slow-down of {bound}"
+        reason = f"least {goal} of the settings within a slow-down of {bound}"
+        if outlook.repeats[[outlook.choice, self._baseline]].min() > 1:
+            return reason
+        return (
+            f"{reason}; measure both again to confirm it: one probe cannot show how much it varies"
+        )
 
 
 @dataclass

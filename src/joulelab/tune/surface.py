@@ -31,7 +31,8 @@ _SWEEPS = 3
 class Scales(NamedTuple):
     """What the noise and drift of a value may be, and what they most likely are (natural logs)."""
 
-    noises: tuple[float, ...] = (0.001, 0.003, 0.006, 0.01, 0.02, 0.04)  # Deviations of the noise.
+    # Standard deviations of the noise.
+    noises: tuple[float, ...] = (0.001, 0.003, 0.006, 0.01, 0.02, 0.04, 0.1, 0.3)
     usual_noise: float = 0.006  # The most likely one before anything is measured.
     drifts: tuple[float, ...] = (0.0, 0.01, 0.03)  # Standard deviations of the drift.
 
