@@ -79,6 +79,11 @@ READ = {
         table("time,power_w", lambda i: f"{date(60 * i, '%d.%m.%Y %H:%M')},{power(0, i)}"),
         {}, 360_000),
     "turbostat as CSV, without repeated headers": (table(TURBOSTAT, turbostat), {}, 19_200),
+    "turbostat below its description of many processors": (
+        "turbostat version 2023.11.07\n" + "cpu0: MSR_IA32_TEMPERATURE_TARGET: 0x00640a00\n" * 150
+        + table("Time_Of_Day_Seconds\tPkgWatt\tRAMWatt", lambda i:
+            f"{START.timestamp() + i}\t{power(0, i)}\t10.00"),
+        {}, 6600),
     "rocm-smi with a warning in front": (
         table("WARNING: AMD GPU device(s) is/are in a low-power state.\n", lambda i: [
             f"{START.timestamp() + i:.0f}", "device,Average Graphics Package Power (W)",
@@ -233,6 +238,22 @@ def test_tasks_of_one_run_are_added(tmp_path):
     assert [name for name, *_ in log.runs] == ["t0", "t1", "t2"]
     rows = energy_rows(log, [ImportedSpan(*run) for run in log.runs])
     assert [row["gross_j"] for row in rows] == pytest.approx([1e4] * 3)
+
+
+def emissions(*ends_s):
+    rows = [f"{date(end_s)},lm,r{end_s},600,{1e5 / 3.6e6}" for end_s in ends_s]
+    return "\n".join(["timestamp,project_name,run_id,duration,energy_consumed", *rows, ""])
+
+
+def test_a_run_after_a_short_pause_keeps_its_energy(tmp_path):
+    log, _ = read(tmp_path, emissions(600, 1300))
+    rows = energy_rows(log, [ImportedSpan(*run) for run in log.runs])
+    assert [row["gross_j"] for row in rows] == pytest.approx([1e5] * 2)
+
+
+def test_runs_that_overlap_in_part_are_an_error(tmp_path):
+    with pytest.raises(UserError, match="energy of the same time would be counted twice"):
+        read(tmp_path, emissions(600, 1000))
 
 
 @pytest.mark.parametrize("lost", ["[GPU requires reset]", "[N/A]"])

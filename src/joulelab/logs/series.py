@@ -31,7 +31,9 @@ RING_PERIODS_S = (0.01, 0.04)
 apart, whose timestamps are late."""
 MOST_RESETS = 0.05  # A counter that goes back in a larger share of its readings is not a counter.
 GAP_FACTOR = 2.5  # An interval that is this many times as long as usual is a pause of the tool.
-OVERLAP = 0.5  # Stated intervals that overlap by this share of the usual one are an error.
+OVERLAP, STAMP_S = 0.5, 2.0
+"""Stated intervals may overlap, or leave a pause, by this share of the usual one, and by no more
+than this: times of whole seconds are no more exact."""
 LARGEST = 1e18  # W or J: a gigawatt for a century is 3e18 J.
 
 
@@ -245,14 +247,16 @@ def _added_up(path: Path, rows: MeterRows) -> tuple[Floats, Floats]:
         raise UserError(f"{path}: {rows.meter.name!r} has no interval of a known length")
     since_s = (t_s - length_s)[1:] - t_s[:-1]
     typical_s = float(np.median(length_s))
-    if np.any(since_s < -OVERLAP * typical_s):
+    if np.any(since_s < -min(OVERLAP * typical_s, STAMP_S)):
         raise UserError(
             f"{path}: intervals of {rows.meter.name!r} overlap",
             why="energy of the same time would be counted twice",
             hint="give recordings that ran at the same time in files of their own",
         )
     # A counter that falls says that the energy since the previous interval is unknown.
-    begins = np.concatenate(([True], since_s > OVERLAP * np.minimum(typical_s, length_s[1:])))
+    begins = np.concatenate(
+        ([True], since_s > np.minimum(OVERLAP * np.minimum(typical_s, length_s[1:]), STAMP_S))
+    )
     first = np.flatnonzero(begins)
     stretch = np.cumsum(begins) - 1
     total_j = np.cumsum(energy_j)

@@ -23,7 +23,8 @@ from joulelab.logs.columns import LogOptions
 from joulelab.logs.csv_table import open_text, read_lines
 from joulelab.logs.timestamps import clock_times, dates, is_clock, time_zone
 
-HEAD_LINES = 60  # A format shows itself within these,
+HEAD_LINES = 60  # A format shows itself within these, turbostat below its description of each CPU,
+TURBOSTAT_LINES = 2000
 HEAD_CHARACTERS = 4000  # and within so much of each.
 LONGEST_RECORD = 1 << 24  # A line of JSON may describe all processes of a machine.
 MOST_CHARACTERS = 1 << 28  # JSON is read as a whole.
@@ -69,8 +70,10 @@ class LogText:
         """Return the first lines, up to one that is very long."""
         found: list[str] = []
         with open_text(self.path) as file:
-            while len(found) < HEAD_LINES and (line := file.readline(HEAD_CHARACTERS)):
+            most = HEAD_LINES
+            while len(found) < most and (line := file.readline(HEAD_CHARACTERS)):
                 found.append(line.rstrip())
+                most = TURBOSTAT_LINES if found[0].startswith("turbostat version") else HEAD_LINES
                 if not line.endswith("\n"):
                     break
         return found
