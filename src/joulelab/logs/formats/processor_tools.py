@@ -24,6 +24,7 @@ _TURBOSTAT: dict[str, tuple[str, Kind, tuple[str, ...]]] = {
     "RAMWatt": ("dram", Kind.MEAN_POWER, ()),
     "RAM_J": ("dram", Kind.AMOUNT, ("RAMWatt",)),
 }
+_TURBOSTAT_TIME = "Time_Of_Day_Seconds"
 _ELAPSED = re.compile(r"\s*(\d+\.\d+) sec\s*")
 _PERF_EVENTS = {"pkg": "cpu", "ram": "dram", "psys": "node"}
 _SOCKETS = ("", *(f" of socket {socket}" for socket in range(8)))
@@ -42,7 +43,7 @@ def _read_turbostat(log: LogText) -> Iterator[Reading]:
     """Read turbostat: each package's row, or else the row of the whole machine (``-``)."""
     elapsed_s = math.nan
     columns: list[str] = []
-    has_time = any("Time_Of_Day_Seconds" in line for line in log.head())
+    has_time = any(_TURBOSTAT_TIME in line for line in log.head())
     lines = ((text, None) for text in log.raw_lines()) if has_time else log.lines()
     seen: set[tuple[str, str]] = set()
     packages: set[str] = set()
@@ -68,7 +69,7 @@ def _read_turbostat(log: LogText) -> Iterator[Reading]:
                 # Rows of cores repeat their package's power, or have none.
                 continue
             packages.add(place)
-            time = row.get("Time_Of_Day_Seconds") or stamp
+            time = row.get(_TURBOSTAT_TIME) or stamp
             for name, meter in _turbostat_meters(row, "" if is_summary else place):
                 watts = number(row[name])
                 if time is None and math.isfinite(elapsed_s):
@@ -248,7 +249,12 @@ def _read_scaphandre_text(log: LogText) -> Iterator[Reading]:
 
 
 def _is_turbostat(head: Sequence[str]) -> bool:
-    return any(set(_TURBOSTAT) & set(_turbostat_cells(line)) for line in head)
+    # With commas it is a script's: a table, unless it has turbostat's own times.
+    return any(
+        set(_TURBOSTAT) & set(cells) and ("," not in line or _TURBOSTAT_TIME in cells)
+        for line in head
+        for cells in [_turbostat_cells(line)]
+    )
 
 
 FORMATS = (
