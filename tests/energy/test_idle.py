@@ -192,6 +192,16 @@ def test_an_energy_states_that_its_idle_power_is_doubtful():
     assert net.net_interval_j == pytest.approx(energy.net_interval_j)
 
 
+@pytest.mark.parametrize("threads", [0.05, 4.0])
+def test_the_same_load_before_and_after_a_run_is_one_error(threads):
+    """Between two measurements idle power is as uncertain as in each of them."""
+    trace = host(lambda t: 60.0, lambda t: threads)
+    points = [measure(trace, *times).point() for times in ((5, 15), (25, 35))]
+    power_w, off_w = Baseline(tuple(points)).power("cpu:0", "test.cpu:0", 20.0)
+    assert power_w == pytest.approx(points[0].power_w["cpu:0"], rel=1e-3)
+    assert off_w == pytest.approx(points[0].uncertainty_w["cpu:0"], rel=1e-2)
+
+
 def test_a_point_of_a_quiet_machine_is_preferred():
     busy = measure(host(lambda t: 60.0, lambda t: 4.0)).point()
     quiet = measure(host(lambda t: 20.0, lambda t: 0.0)).point().at(100.0)

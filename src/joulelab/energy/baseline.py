@@ -76,6 +76,8 @@ class IdlePoint:
     busy_w: Mapping[str, NotNegative] = field(default_factory=dict)
     """As measured, of the components where load matters."""
     unknown: tuple[str, ...] = ()  # Components for which use by other processes is unknown.
+    load_uncertainty_w: Mapping[str, NotNegative] = field(default_factory=dict)
+    """The part of ``uncertainty_w`` that comes from use by others: one error in all points."""
 
     def __post_init__(self) -> None:
         if not self.power_w.keys() == self.uncertainty_w.keys() == self.source.keys():
@@ -99,6 +101,11 @@ class IdlePoint:
     def load_text(self) -> str:
         """Who used the machine during the measurement; empty if no other process did."""
         return describe_load(self.load)
+
+    def uncertainties_w(self, component: str) -> tuple[float, float]:
+        """Return a component's standard uncertainty without that from use by others, and that."""
+        load_w = self.load_uncertainty_w.get(component, 0.0)
+        return math.sqrt(max(self.uncertainty_w[component] ** 2 - load_w**2, 0.0)), load_w
 
     def at(self, time_s: float) -> IdlePoint:
         """Return the same point at another time or on another clock."""
@@ -125,7 +132,7 @@ class Baseline:
     points: tuple[IdlePoint, ...]
     problem: str = ""
     """What is wrong with idle power that was saved, with the fix."""
-    _columns: dict[tuple[str, str], tuple[Floats, Floats, Floats]] = field(
+    _columns: dict[tuple[str, str], tuple[Floats, ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -135,8 +142,9 @@ class Baseline:
     def power(self, component: str, source: str, time_s: float) -> tuple[float, float]:
         """Return a component's idle power at a time, and its standard uncertainty, in watts.
 
-        Between two points: the straight line; its uncertainty is that of each point and of the
-        drift between them (rectangular: the true curve lies anywhere between the two). Outside: the
+        Between two points: the straight line; its uncertainty is that of each point, where use by
+        others is one error in both, and of the drift between them (rectangular: the true curve lies
+        anywhere between the two). Outside: the
         nearest point, with an uncertainty of :data:`UNKNOWN_DRIFT` or of the drift between the
         nearest two, whichever is more. NaN if the source never measured the component. Points that
         were measured on a busy machine count only if there is no other.
@@ -146,7 +154,7 @@ class Baseline:
 
     def powers(self, component: str, source: str, time_s: Floats) -> tuple[Floats, Floats]:
         """Return :meth:`power` at many times. Shape: (times,)."""
-        at_s, power_w, own_w = self._columns_of(component, source)
+        at_s, power_w, own_w, load_w = self._columns_of(component, source)
         if not at_s.size:
             return np.full(time_s.size, math.nan), np.full(time_s.size, math.nan)
         after = np.searchsorted(at_s, time_s, side="right")
@@ -155,7 +163,10 @@ class Baseline:
         length_s = np.where(is_between, at_s[j] - at_s[i], 1.0)
         share = np.where(is_between & (after > 0), (time_s - at_s[i]) / length_s, 0.0)
         spread_w = np.abs(power_w[j] - power_w[i]) / math.sqrt(12)
-        point_w = np.hypot((1 - share) * own_w[i], share * own_w[j])
+        point_w = np.hypot(
+            np.hypot((1 - share) * own_w[i], share * own_w[j]),
+            (1 - share) * load_w[i] + share * load_w[j],
+        )
         between_w = power_w[i] + share * (power_w[j] - power_w[i])
         drift_w = np.abs(np.diff(power_w))
         nearest_drift_w = np.where(after > 0, drift_w[-1], drift_w[0]) if drift_w.size else 0.0
@@ -163,7 +174,7 @@ class Baseline:
         inside = (after > 0) & (after < at_s.size)
         return (
             np.where(inside, between_w, power_w[i]),
-            np.where(inside, np.hypot(spread_w, point_w), np.hypot(unknown_w, own_w[i])),
+            np.where(inside, np.hypot(spread_w, point_w), np.hypot(unknown_w, point_w)),
         )
 
     def notes(self, component: str, source: str) -> list[str]:
@@ -188,16 +199,18 @@ class Baseline:
             )
         return found
 
-    def _columns_of(self, component: str, source: str) -> tuple[Floats, Floats, Floats]:
-        """Return times, powers and standard uncertainties of a component's points, in order."""
+    def _columns_of(self, component: str, source: str) -> tuple[Floats, ...]:
+        """Return the times of a component's points, in order, their powers and the uncertainties.
+
+        Standard uncertainties of each point's own, and from use by others.
+        """
         key = component, source
         if key not in self._columns:
             rows = [
-                (point.time_s, point.power_w[component], point.uncertainty_w[component])
+                (point.time_s, point.power_w[component], *point.uncertainties_w(component))
                 for point in self._points_of(component, source)
             ]
-            at_s, power_w, own_w = np.array(rows, dtype=np.float64).reshape(-1, 3).T
-            self._columns[key] = at_s, power_w, own_w
+            self._columns[key] = tuple(np.array(rows, dtype=np.float64).reshape(-1, 4).T)
         return self._columns[key]
 
     def _points_of(self, component: str, source: str) -> list[IdlePoint]:

@@ -126,6 +126,7 @@ class IdleMeasurement:
         point = IdlePoint.from_energy(whole, middle_s)
         power_w, uncertainty_w = dict(point.power_w), dict(point.uncertainty_w)
         busy_w: dict[str, float] = {}
+        load_uncertainty_w: dict[str, float] = {}
         for name, source in estimator.sources.items():
             if name not in power_w:
                 continue
@@ -138,6 +139,8 @@ class IdleMeasurement:
                 busy_w[name] = power_w[name]
                 range_w /= 2
                 power_w[name] -= range_w
+            if range_w > 0:
+                load_uncertainty_w[name] = range_w / COVERAGE_FACTOR
             uncertainty_w[name] = math.hypot(
                 uncertainty_w[name], _scatter_w(name, parts), range_w / COVERAGE_FACTOR
             )
@@ -149,6 +152,7 @@ class IdleMeasurement:
             load=self.load,
             busy_w=busy_w,
             unknown=tuple(sorted(unknown & power_w.keys())),
+            load_uncertainty_w=load_uncertainty_w,
         )
 
     def _measured(self) -> list[str]:
