@@ -22,7 +22,6 @@ class Limit:
     high: float = 300.0
     levels: tuple[float, ...] = ()
     name: str = "power_limit"
-    unit: str = "W"
 
     def read(self):
         return self.found
@@ -31,7 +30,7 @@ class Limit:
 def test_levels_are_round_and_not_above_what_is_set():
     knob = device_knob([Limit(250.0)])
     assert knob.levels == (100.0, 120.0, 140.0, 160.0, 180.0, 200.0, 220.0, 240.0, 250.0)
-    assert (knob.baseline, knob.unit, knob.is_limit) == (250.0, "W", True)
+    assert (knob.baseline, knob.is_limit) == (250.0, True)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +59,7 @@ def test_several_devices_get_levels_that_all_allow():
 
 def test_a_clock_that_the_driver_chooses_begins_at_the_highest_and_keeps_to_its_levels():
     allowed = tuple(float(clock) for clock in range(210, 1981, 15))
-    clock = Limit(None, 210.0, 1980.0, allowed, "clock", "MHz")
+    clock = Limit(None, 210.0, 1980.0, allowed, "clock")
     knob = device_knob([clock])
     assert set(knob.levels) <= set(allowed)
     assert knob.baseline == 1980

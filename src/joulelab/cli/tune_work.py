@@ -24,7 +24,7 @@ from joulelab.runs import LIMIT_UNITS
 from joulelab.storage import file_errors, make_private_directories, write_whole
 from joulelab.tune.command_work import CommandWork, filled, program_knobs
 from joulelab.tune.device_knobs import borrow_knobs, device_controls, device_knob
-from joulelab.tune.knobs import DEVICE_KNOBS
+from joulelab.tune.knobs import split_levels
 from joulelab.tune.probes import Knob, Level, Search
 from joulelab.tune.text import changed, device_commands, study_command
 from joulelab.tune.tuning import INTERRUPTED, BaselineSearch, Outcome, Workload, tune
@@ -63,7 +63,7 @@ def tune_plan(plan: str, overrides: Sequence[str], options: WorkOptions) -> None
         raise UserError(f"the plan itself sets {name}", hint=hint)
     several = [name for name in factors if len(factors[name]) > 1]
     levels = options.levels or dict.fromkeys(several or USUAL_KNOBS, ())
-    device_levels, program_levels = _split(levels)
+    device_levels, program_levels = split_levels(levels)
     _require_rights(device_levels, options)
     with _ending_on_signals(), ExitStack() as stack:
         directory = stack.enter_context(_directory(options.out))
@@ -76,7 +76,7 @@ def tune_plan(plan: str, overrides: Sequence[str], options: WorkOptions) -> None
 
 def tune_command(command: Sequence[str], options: WorkOptions) -> None:
     """Tune a command, and end with its exit code."""
-    device_levels, program_levels = _split(options.levels or {"power_limit": ()})
+    device_levels, program_levels = split_levels(options.levels or {"power_limit": ()})
     of_program = program_knobs(command, program_levels)
     _require_rights(device_levels, options)
     with _ending_on_signals(), ExitStack() as stack:
@@ -109,14 +109,6 @@ def _ending_on_signals() -> Iterator[None]:
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
-
-
-def _split(
-    levels: Mapping[str, Sequence[Level]],
-) -> tuple[dict[str, Sequence[Level]], dict[str, Sequence[Level]]]:
-    """Split levels into those of devices and those of the program."""
-    of_devices = {name: levels[name] for name in levels if name in DEVICE_KNOBS}
-    return of_devices, {name: levels[name] for name in levels if name not in DEVICE_KNOBS}
 
 
 def _require_rights(levels: Mapping[str, Sequence[Level]], options: WorkOptions) -> None:

@@ -81,13 +81,13 @@ def device_knob(controls: Sequence[Control], levels: Sequence[Level] = ()) -> Kn
     high = min(
         one.high if value is None else value for one, value in zip(controls, found, strict=True)
     )
-    name, unit = controls[0].name, controls[0].unit
+    name = controls[0].name
     for level in levels:
         if isinstance(level, str) or not low <= level <= high:
             why = f"it may be {level_text(name, low)} to {level_text(name, high)}, which is set now"
             raise UserError(f"the {knob_title(name)} cannot be {level_text(name, level)}", why=why)
     chosen = list(levels) or _round_levels(low, high, controls[0].levels)
-    return Knob(name, tuple(sorted({*chosen, high})), high, unit, is_limit=True)
+    return Knob(name, tuple(sorted({*chosen, high})), high, is_limit=True)
 
 
 def _round_levels(low: float, high: float, allowed: Sequence[float]) -> list[float]:

@@ -11,7 +11,7 @@ from joulelab.tune.probes import Level, Settings
 DEVICE_KNOBS = {"power_limit": "W", "clock": "MHz", "memory_clock": "MHz", "cpu_power_limit": "W"}
 """Knobs of devices, with their unit."""
 
-PROGRAM_KNOBS = {"batch_size": "", "precision": "", "compile": "", "memory_format": ""}
+PROGRAM_KNOBS = ("batch_size", "precision", "compile", "memory_format")
 """Knobs of a study's workload. A command may have others, which its placeholders name."""
 
 
@@ -51,6 +51,14 @@ def parse_knobs(
             raise UserError(f"--knobs: {name.replace('_', '-')} has the level {value} twice")
         found[name] = (*found[name], value)
     return found
+
+
+def split_levels(
+    levels: Mapping[str, Sequence[Level]],
+) -> tuple[dict[str, Sequence[Level]], dict[str, Sequence[Level]]]:
+    """Split the levels of knobs into those of devices and those of the program."""
+    of_devices = {name: levels[name] for name in levels if name in DEVICE_KNOBS}
+    return of_devices, {name: levels[name] for name in levels if name not in DEVICE_KNOBS}
 
 
 def parse_level(text: str) -> Level:

@@ -23,7 +23,7 @@ from joulelab.recording.launcher import Launch, current_launch
 from joulelab.recording.trace_format import TUNED
 from joulelab.tune.device_knobs import borrow_knobs, gpus_in_use
 from joulelab.tune.drift import Change, DriftTest
-from joulelab.tune.knobs import DEVICE_KNOBS
+from joulelab.tune.knobs import DEVICE_KNOBS, split_levels
 from joulelab.tune.level_search import OBJECTIVES
 from joulelab.tune.live_windows import LiveWindows
 from joulelab.tune.probes import Knob, Level, Probe, Settings
@@ -85,8 +85,8 @@ class Tune:
         if isinstance(knobs, str):
             knobs = (knobs,)
         levels = knobs if isinstance(knobs, Mapping) else dict.fromkeys(knobs, ())
-        self.device_levels = {name: levels[name] for name in levels if name in DEVICE_KNOBS}
-        of_program = {name: tuple(levels[name]) for name in levels if name not in DEVICE_KNOBS}
+        self.device_levels, given = split_levels(levels)
+        of_program = {name: tuple(of_knob) for name, of_knob in given.items()}
         if not levels:
             raise UserError("there are no knobs to tune", hint='give knobs=("power_limit",)')
         for name, of_knob in of_program.items():

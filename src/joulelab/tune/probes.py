@@ -22,7 +22,6 @@ class Knob:
     name: str  # With underscores, for example ``"power_limit"`` or ``"batch_size"``.
     levels: tuple[Level, ...]  # Possible values, in order if they are numbers.
     baseline: Level  # The level without tuning; one of ``levels``.
-    unit: str = ""  # For example ``"W"``; empty if it has none.
     is_limit: bool = False  # Whether a higher level never takes longer, as for limits and clocks.
 
 
