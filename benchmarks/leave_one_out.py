@@ -49,6 +49,7 @@ def main() -> None:
         help="device that the table was measured on, or cpu")  # fmt: skip
     parser.add_argument("--no-matrix-units", action="store_true",
         help="the convolutions ran without TF32")  # fmt: skip
+    parser.add_argument("--threads", type=int, help="threads of the CPU that ran the steps")
     parser.add_argument("--predict", type=Path, help="another table of the device")
     options = parser.parse_args()
 
@@ -57,6 +58,8 @@ def main() -> None:
     sheet = find_datasheet(options.device) or generic_datasheet(options.device)
     if options.no_matrix_units:
         sheet = sheet.without_matrix_units()
+    if options.threads:
+        sheet = sheet.model_copy(update={"processors": options.threads})
     models = np.array([one.case.model for one in measurements])
     family = np.array([_family(str(model)) for model in models])
     print(f"{options.table.name}: {len(set(models))} architectures, {len(measurements)} steps\n")

@@ -183,7 +183,7 @@ def test_few_tiles_take_as_long_as_one_for_each_processor(h100_fit):
         product = MatrixProduct(1, rows, 64, 576)
         flops = 2.0 * math.prod(product)
         one = Operator("convolution", "forward", flops, 1.0, 1.0, product, is_split=is_split)
-        table = tabulate_operators([TracedStep(Counter([one]), parameter_tensors=0)])
+        table = tabulate_operators([TracedStep(Counter([one]), parameter_tensors=0)], H100)
         return estimate_steps(table, h100_fit.logs, H100, 120.0).device_s[0]
 
     full = 128 * H100.processors
@@ -198,7 +198,9 @@ def test_weights_come_from_memory_if_those_of_the_step_exceed_the_cache(h100_fit
 
     def device_s(operator, count):
         step = TracedStep(Counter({operator: count}), parameter_tensors=0)
-        return estimate_steps(tabulate_operators([step]), h100_fit.logs, H100, 120.0).device_s[0]
+        return estimate_steps(
+            tabulate_operators([step], H100), h100_fit.logs, H100, 120.0
+        ).device_s[0]
 
     activations = one._replace(weight_bytes=0.0)
     assert device_s(one, 1) == pytest.approx(device_s(activations, 1), rel=1e-6)
@@ -351,7 +353,7 @@ def test_every_data_sheet_yields_every_coefficient():
 
 
 def test_an_empty_step_has_no_work():
-    assert tabulate_operators([]).count.size == 0
+    assert tabulate_operators([], H100).count.size == 0
 
 
 def test_models_are_ranked_for_the_same_number_of_samples(profile):

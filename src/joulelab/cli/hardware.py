@@ -49,6 +49,8 @@ def command() -> None:
 @INPUT
 @click.option("--no-matrix-units", is_flag=True,
     help="State that the table's convolutions ran without TF32; a study records it.")  # fmt: skip
+@click.option("--threads", type=click.IntRange(min=1), metavar="COUNT",
+    help="Threads of the CPU that ran the steps. Default: several.")  # fmt: skip
 @NAME
 @click.option("--numerics", metavar="TEXT", help="Record these number formats in the profile.")
 def fit(
@@ -58,6 +60,7 @@ def fit(
     idle_power_w: float | None,
     input_shape: tuple[int, ...] | None,
     no_matrix_units: bool,
+    threads: int | None,
     name: str | None,
     numerics: str | None,
 ) -> None:
@@ -85,6 +88,7 @@ def fit(
             input_shape=input_shape or PAPER_INPUT,
             matrix_units=not no_matrix_units,
             numerics=numerics,
+            threads=threads,
         )
     if profile.datasheet.generic:
         click.echo(

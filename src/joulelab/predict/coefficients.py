@@ -210,11 +210,16 @@ COEFFICIENTS = (
     # in it (scheduling, sampling, detokenising). Servers differ by a factor of ten.
     Coefficient("server_step_s", 3e-3, 1.0),
     Coefficient("sequence_s", 1e-4, 1.2),
+    # Extra passes of a CPU over the matrices of products, to pack them (Goto and van de Geijn,
+    # "Anatomy of High-Performance Matrix Multiplication", 2008), and over the weights of
+    # convolutions, to change their layout with strides.
+    Coefficient("product_copies", 1.0, 0.5),
+    Coefficient("weight_copies", 2.0, 0.7),
 )
 """All coefficients. The rules are rounded from published data on GPUs and PyTorch's kernels."""
 
 COEFFICIENT_NAMES = tuple(one.name for one in COEFFICIENTS)
-KNOWN_LENGTHS = (24, 26, len(COEFFICIENT_NAMES))
+KNOWN_LENGTHS = (24, 26, 30, len(COEFFICIENT_NAMES))
 """Numbers of coefficients in profiles written before pooling was modelled, before language models
 were, and now. A profile has the first ones."""
 

@@ -69,7 +69,7 @@ def estimate_steps(
 ) -> StepEstimates:
     """Estimate time and energy of each step, given the logarithms of the coefficients."""
     value = dict(zip(COEFFICIENT_NAMES, np.exp(logs), strict=True))
-    operator_s, copies, cached = _operator_times(operators, value, sheet)
+    operator_s, moved, cached = _operator_times(operators, value, sheet)
     device_s = operators.sum_by_step(operator_s)
     per_call = ("forward_call_s", "backward_call_s", "library_call_s", "parameter_s")
     host_s = operators.calls @ [value[name] for name in per_call] + value["step_s"]
@@ -80,10 +80,8 @@ def estimate_steps(
     host_s += server_s
     operator_j = (
         value["busy_power_w"] * operator_s
-        + _joules_per_flop(operators, value) * operators.flops_on(sheet.kind)
-        + (1 + copies)
-        * operators.bytes
-        * (value["memory_j_per_byte"] * (1 - cached) + value["cache_j_per_byte"] * cached)
+        + _joules_per_flop(operators, value) * operators.computed_flops
+        + moved * (value["memory_j_per_byte"] * (1 - cached) + value["cache_j_per_byte"] * cached)
     )
     dynamic_j = operators.sum_by_step(operator_j)
     if sheet.kind == "cpu":
@@ -142,14 +140,14 @@ def extrapolation_variance(
 def _operator_times(
     operators: OperatorTable, value: dict[str, float], sheet: Datasheet
 ) -> tuple[Floats, Floats, Floats]:
-    """Return each operator's seconds, extra copies of its tensors, and share from the cache."""
+    """Return each operator's seconds, bytes moved with all copies, and share from the cache."""
     library = operators.is_kind(*LIBRARY_CONVOLUTIONS)
-    waves = operators.tiles / sheet.processors
-    # A GPU computes few tiles as slowly as one for each processor, unless processors share sums.
-    least = np.where(operators.is_split, 0.0, 1.0) if sheet.kind == "cuda" else 0.0
-    arithmetic_s = operators.flops_on(sheet.kind) / _flops_per_s(operators, value)
-    needed = np.maximum(waves + value["idle_waves"], least)
-    arithmetic_s *= np.where(library, needed / waves, 1.0)
+    arithmetic_s = operators.computed_flops / _flops_per_s(operators, value)
+    if sheet.kind == "cuda":
+        waves = operators.tiles / sheet.processors
+        # Few tiles take as long as one for each processor, unless processors share sums.
+        needed = np.maximum(waves + value["idle_waves"], np.where(operators.is_split, 0.0, 1.0))
+        arithmetic_s *= np.where(library, needed / waves, 1.0)
     arithmetic_s += operators.elements / np.where(
         operators.is_kind("pooling"),
         value["window_elements_per_s"],
@@ -164,19 +162,24 @@ def _operator_times(
     weights = operators.sum_by_step(operators.weight_bytes)[operators.step]
     share = operators.weight_bytes / np.maximum(operators.bytes, 1.0)
     cached = (1 - share) * cached_share(operators.bytes) + share * cached_share(weights)
-    memory_s = operators.bytes * (
-        (1 - cached) / value["memory_bytes_per_s"] + cached / value["cache_bytes_per_s"]
-    )
     copies = np.zeros_like(operators.bytes)
     copies[operators.is_kind("convolution")] = value["convolution_copies"]
     copied = operators.is_kind("pointwise_convolution", "grouped_convolution")
     copies[copied] = value["pointwise_copies"]
+    if sheet.kind == "cpu":
+        copies[operators.is_product] = value["product_copies"]
+        copies[operators.is_product & operators.is_vector] = 0.0
+    moved = (1 + copies) * operators.bytes
+    moved += (value["weight_copies"] - copies) * operators.laid_bytes
+    memory_s = moved * (
+        (1 - cached) / value["memory_bytes_per_s"] + cached / value["cache_bytes_per_s"]
+    )
     convolution = library | operators.is_kind("depthwise_convolution", "depthwise_weight_gradient")
     launch_s = np.where(convolution, value["convolution_launch_s"], value["launch_s"])
-    work_s = arithmetic_s + (1 + copies) * memory_s
+    work_s = arithmetic_s + memory_s
     if sheet.kind == "cuda":
         work_s = np.where(operators.is_half, _overlap(arithmetic_s, memory_s), work_s)
-    return work_s + launch_s * operators.launches, copies, cached
+    return work_s + launch_s * operators.launches, moved, cached
 
 
 def _overlap(one_s: Floats, other_s: Floats) -> Floats:
@@ -191,7 +194,7 @@ def _flops_per_s(operators: OperatorTable, value: dict[str, float]) -> Floats:
     rate[operators.is_kind("depthwise_convolution")] = value["depthwise_flops_per_s"]
     gradient = operators.is_kind("depthwise_weight_gradient")
     rate[gradient] = value["depthwise_gradient_flops_per_s"]
-    rate[operators.is_kind("matrix_product", "attention")] = value["product_flops_per_s"]
+    rate[operators.is_product] = value["product_flops_per_s"]
     rate[operators.is_half] = value["half_flops_per_s"]
     return rate
 
@@ -200,6 +203,6 @@ def _joules_per_flop(operators: OperatorTable, value: dict[str, float]) -> Float
     found = np.full_like(operators.flops, value["convolution_j_per_flop"])
     depthwise = operators.is_kind("depthwise_convolution", "depthwise_weight_gradient")
     found[depthwise] = value["depthwise_j_per_flop"]
-    found[operators.is_kind("matrix_product", "attention")] = value["product_j_per_flop"]
+    found[operators.is_product] = value["product_j_per_flop"]
     found[operators.is_half] = value["half_j_per_flop"]
     return found

@@ -15,13 +15,22 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from joulelab.predict.steps import MatrixProduct, Operator
+from joulelab.predict.steps import VECTOR, MatrixProduct, Operator
 
 aten = torch.ops.aten
 
 TENSORS_A_LAUNCH = 48
 """Tensors per launch of a multi-tensor kernel, a typical number (30 to 110, depending on the number
 of tensor lists; ATen/native/cuda/MultiTensorApply.cuh)."""
+
+PICTURE_CHANNELS = 3
+"""Most input channels that oneDNN does not pad to a vector."""
+
+IMAGES_OF_ONEDNN = 16
+"""Least images for which one thread computes a 1x1 convolution without strides by oneDNN."""
+
+SMALL_IMAGE = 20480
+"""Numbers in a single image up to which no kernel of at most 3 pixels a side runs in oneDNN."""
 
 _FREE = {
     aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided,
@@ -134,8 +143,15 @@ def _convolution(args: tuple[Any, ...], out: Tensor, part: str) -> list[Operator
     depth = round(flops / (2.0 * out.numel()))
     product = MatrixProduct(groups, _pixels(out), out.shape[1] // groups, depth)
     read, written = size_bytes([image, weight]), size_bytes([out])
-    found = [Operator(kind, part, flops, read, written, product)]
-    found[0] = found[0]._replace(weight_bytes=size_bytes([weight]))
+    found = [
+        Operator(
+            kind, part, flops, read, written, product,
+            weight_bytes=size_bytes([weight]),
+            vector_flops=_vector_flops(flops, weight, groups),
+            images=image.shape[0],
+            threads_alone=_threads_alone(image, weight, (*args[3], *args[5]), groups, transposed),
+        )
+    ]  # fmt: skip
     # After a cuDNN convolution another kernel adds the bias; PyTorch's depthwise kernel adds it
     # itself (ATen/native/Convolution.cpp).
     if bias is not None and kind != "depthwise_convolution":
@@ -153,19 +169,26 @@ def _convolution_backward(
     weights_kind = "depthwise_weight_gradient" if kind == "depthwise_convolution" else kind
     pixels = image if transposed else gradient
     flops = 2.0 * _pixels(pixels) * weight.numel()
+    on_cpu = {
+        "vector_flops": _vector_flops(flops, weight, groups),
+        "images": image.shape[0],
+        "threads_alone": _threads_alone(image, weight, (*args[4], *args[6]), groups, transposed),
+        "weight_bytes": size_bytes([weight]),
+    }
     found: list[Operator] = []
     if wanted[0]:
         depth = round(flops / (2.0 * image.numel()))
         product = MatrixProduct(groups, _pixels(image), image.shape[1] // groups, depth)
         read = size_bytes([gradient, weight])
-        gradients = Operator(kind, part, flops, read, size_bytes([image]), product)
-        found.append(gradients._replace(weight_bytes=size_bytes([weight])))
+        found.append(Operator(kind, part, flops, read, size_bytes([image]), product, **on_cpu))
     if wanted[1]:
         rows = weight.shape[0] // groups
         product = MatrixProduct(groups, rows, weight.numel() // weight.shape[0], _pixels(pixels))
         read = size_bytes([gradient, image])
-        written = size_bytes([weight])
-        found.append(Operator(weights_kind, part, flops, read, written, product, is_split=True))
+        written = on_cpu.pop("weight_bytes")
+        found.append(
+            Operator(weights_kind, part, flops, read, written, product, is_split=True, **on_cpu)
+        )
     if wanted[2]:
         read = size_bytes([gradient])
         found.append(Operator("reduction", part, 0.0, read, size_bytes(outputs[-1:])))
@@ -177,6 +200,35 @@ def _convolution_kind(weight: Tensor, groups: int) -> str:
         return "pointwise_convolution" if weight[0, 0].numel() == 1 else "convolution"
     # Weights are (out, in / groups, ...), or (in, out / groups, ...) of a transposed one.
     return "depthwise_convolution" if weight.shape[1] == 1 else "grouped_convolution"
+
+
+def _vector_flops(flops: float, weight: Tensor, groups: int) -> float:
+    """Return the operations of a CPU, which fills whole vectors with channels if they are few.
+
+    oneDNN lays channels out in blocks of a vector, but for the few of a picture.
+    """
+    outputs, inputs = weight.shape[0], weight.shape[1]
+    if groups > 1:
+        return flops
+    if inputs > PICTURE_CHANNELS:
+        flops *= max(1.0, VECTOR / inputs)
+    return flops * max(1.0, VECTOR / outputs)
+
+
+def _threads_alone(
+    image: Tensor, weight: Tensor, strides: Sequence[int], groups: int, transposed: bool
+) -> float:
+    """Return up to how many threads a CPU multiplies matrices for each image; 0 for never.
+
+    PyTorch leaves to oneDNN what is not small (``use_mkldnn`` in ATen/native/Convolution.cpp).
+    """
+    if transposed:
+        return 0.0
+    kernel = weight.shape[2:]
+    if image.shape[0] == groups == 1 and min(kernel) <= 3 and image.numel() <= SMALL_IMAGE:
+        return math.inf
+    one_thread = math.prod(kernel) == max(strides) == 1 and image.shape[0] < IMAGES_OF_ONEDNN
+    return 1.0 if one_thread else 0.0
 
 
 def _pixels(images: Tensor) -> int:

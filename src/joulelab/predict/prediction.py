@@ -168,8 +168,8 @@ def predict_steps(
     cases: Sequence[Case], steps: Sequence[TracedStep], profile: HardwareProfile
 ) -> list[Prediction]:
     """Predict time and energy of steps whose operators are known; see :func:`predict`."""
-    operators = tabulate_operators(steps)
     sheet, fitted = profile.datasheet, profile.fitted_coefficients
+    operators = tabulate_operators(steps, sheet)
     idle_w = np.full(len(cases), profile.idle_power_w)
     found = estimate_steps(operators, fitted.logs, sheet, idle_w)
     discrepancy = [[profile.duration_discrepancy], [profile.energy_discrepancy]]

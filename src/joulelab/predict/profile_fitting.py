@@ -82,11 +82,13 @@ def fit_profile(
     input_shape: tuple[int, ...] = (3, 32, 32),
     matrix_units: bool = True,
     numerics: str | None = None,
+    threads: int | None = None,
 ) -> HardwareProfile:
     """Fit a profile to a table of :func:`~joulelab.predict.measurements.read_measured`.
 
     Device and numerics default to those of a study. Idle power and input shape are used if the
-    table does not state them. In a study in fp32 no convolution could use matrix units.
+    table does not state them. In a study in fp32 no convolution could use matrix units. ``threads``
+    is the number of threads of a CPU; one thread computes some convolutions in another way.
     """
     measurements, study_device, study_numerics = read_measured(table, input_shape)
     if idle_power_w is not None:
@@ -101,6 +103,8 @@ def fit_profile(
     sheet = find_datasheet(device) or generic_datasheet(device)
     if not matrix_units or study_numerics.startswith("fp32"):
         sheet = sheet.without_matrix_units()
+    if threads is not None and sheet.kind == "cpu":
+        sheet = sheet.model_copy(update={"processors": threads})
     return make_profile(
         name,
         measurements,
@@ -164,7 +168,7 @@ def combine(
             hint="state it with --idle-power",
         )
     return MeasuredSteps(
-        tabulate_operators(steps),
+        tabulate_operators(steps, sheet),
         sheet,
         np.array([one.duration_s for one in measurements]),
         np.array([one.energy_j for one in measurements]),

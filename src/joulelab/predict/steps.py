@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from joulelab.arrays import Floats
+from joulelab.predict.coefficients import Datasheet
 
 PHASES = ("train", "infer")
 
@@ -49,6 +50,13 @@ SLICE = 16384
 
 FRAGMENT = 32
 """Rows, columns and depth are padded to multiples of this."""
+
+VECTOR = 16
+"""4-byte numbers in a vector register of 512 bits of a CPU."""
+
+KERNEL_ROWS = 48
+"""Rows of a matrix product that a CPU's library computes at once: three vectors. Products of 2 to 9
+rows took as long with MKL 2024.2."""
 
 ALIGNED_CHANNELS = 4
 """4-byte numbers in the 16 bytes that matrix units read (cuDNN's developer guide)."""
@@ -135,6 +143,9 @@ class Operator(NamedTuple):
     is_split: bool = False  # whether processors share sums: gradients of weights sum over a batch
     is_half: bool = False  # whether it multiplies 16-bit numbers
     weight_bytes: float = 0.0  # of those read, the weights of a convolution
+    vector_flops: float = 0.0  # of a convolution on a CPU, whose channels fill whole vectors
+    images: int = 1  # of a convolution
+    threads_alone: float = 0.0  # up to which a CPU multiplies the matrices of each image alone
 
 
 @dataclass(frozen=True)
@@ -174,14 +185,15 @@ class TracedStep:
 
 @dataclass(frozen=True)
 class OperatorTable:
-    """The distinct operators of several steps as arrays of shape (operators,)."""
+    """The distinct operators of several steps on a device as arrays of shape (operators,)."""
 
     step: Indices  # the step that the operator belongs to
     kind: Indices  # index into KINDS
     count: Floats  # occurrences in the step
     flops: Floats  # of one occurrence
-    padded_flops: Floats  # with whole fragments for convolutions of a library
+    computed_flops: Floats  # with those that the device adds to fill its fragments or vectors
     bytes: Floats  # read and written by one occurrence
+    laid_bytes: Floats  # of the bytes, weights or their gradients that a CPU lays out differently
     tiles: Floats  # of the result; 1 if it has none
     is_split: Booleans  # whether processors share the sums of one tile
     unaligned: Booleans  # whether it is a grouped convolution that matrix units cannot process
@@ -189,16 +201,14 @@ class OperatorTable:
     elements: Floats  # in the windows of pooling, in statistics and transcendental functions
     is_half: Booleans  # whether it multiplies 16-bit numbers
     weight_bytes: Floats  # of the bytes, a convolution's weights
+    is_product: Booleans  # whether the device computes it as a matrix product
+    is_vector: Booleans  # whether one of its matrices has a single row
     calls: Floats  # forward, backward and library calls, parameter tensors; shape (steps, 4)
     served: Floats  # steps and sequences of a server; shape (steps, 2)
 
     def sum_by_step(self, values: Floats) -> Floats:
         """Sum values over the operators of each step. Shape: (operators,) to (steps,)."""
         return np.bincount(self.step, values * self.count, len(self.calls)).astype(np.float64)
-
-    def flops_on(self, kind: str) -> Floats:
-        """Return the FLOPs that a "cuda" or "cpu" device does; only GPUs pad to fragments."""
-        return self.padded_flops if kind == "cuda" else self.flops
 
     def is_kind(self, *kinds: str) -> Booleans:
         """Return which operators are of one of these kinds."""
@@ -210,8 +220,8 @@ class OperatorTable:
         return {kind: self.kind == index for index, kind in enumerate(KINDS)}
 
 
-def tabulate_operators(steps: Sequence[TracedStep]) -> OperatorTable:
-    """Convert the operators of steps to arrays."""
+def tabulate_operators(steps: Sequence[TracedStep], sheet: Datasheet) -> OperatorTable:
+    """Convert the operators of steps to arrays, as the device of the data sheet computes them."""
     table = [
         (
             index,
@@ -225,42 +235,68 @@ def tabulate_operators(steps: Sequence[TracedStep]) -> OperatorTable:
             one.is_split,
             one.is_half,
             one.weight_bytes,
+            one.vector_flops or one.flops,
+            one.images,
+            one.threads_alone,
         )
         for index, step in enumerate(steps)
         for one, count in step.operators.items()
     ]
-    fields = np.array(table, dtype=np.float64).reshape(len(table), 14).T
+    fields = np.array(table, dtype=np.float64).reshape(len(table), 17).T
     step, kind, count, flops, traffic, matrices, rows, columns, depth = fields[:9]
-    launches, elements, split, half, weights = fields[9:]
-    from_library = np.isin(kind, [KINDS.index(one) for one in LIBRARY_CONVOLUTIONS])
-    padded = 2 * matrices * _pad(rows) * _pad(columns) * _pad(depth)
-    grouped = kind == KINDS.index("grouped_convolution")
+    launches, elements, split, half, weights, vector_flops, images, threads = fields[9:]
+    is_split = split > 0
+    from_library = _is_kind(kind, LIBRARY_CONVOLUTIONS)
+    is_product = _is_kind(kind, ("matrix_product", "attention"))
+    laid = np.zeros_like(traffic)
+    if sheet.kind == "cuda":
+        padded = 2 * matrices * _pad(rows, FRAGMENT) * _pad(columns, FRAGMENT)
+        computed = np.where(from_library, padded * _pad(depth, FRAGMENT), flops)
+    else:
+        alone = sheet.processors <= threads
+        rows = np.maximum(rows / np.where(alone & ~is_split, images, 1), 1)
+        filled = np.where(rows < VECTOR, KERNEL_ROWS, _pad(rows, VECTOR)) / rows
+        as_it_is = is_split | (rows == 1)
+        computed = np.where(alone, flops * np.where(as_it_is, 1.0, filled), vector_flops)
+        size = np.where(is_split & from_library, 4 * matrices * rows * columns, weights)
+        # Each image needs the weights again; their gradients are read and written.
+        times = np.where(alone, np.where(is_split, 2 * images - 1, images), 1.0)
+        traffic = traffic + (times - 1) * size
+        is_product = is_product | alone
+        laid = np.where(is_product & (rows == 1), 0.0, times * size)
     return OperatorTable(
         step=step.astype(np.intp),
         kind=kind.astype(np.intp),
         count=count,
         flops=flops,
-        padded_flops=np.where(from_library, padded, flops),
+        computed_flops=computed,
         bytes=traffic,
+        laid_bytes=laid,
         tiles=(
             matrices
             * np.ceil(rows / TILE[0])
             * np.ceil(columns / TILE[1])
-            * np.where(split > 0, np.ceil(depth / SLICE), 1.0)
+            * np.where(is_split, np.ceil(depth / SLICE), 1.0)
         ),
-        is_split=split > 0,
-        unaligned=grouped & (columns % ALIGNED_CHANNELS > 0),
+        is_split=is_split,
+        unaligned=_is_kind(kind, ("grouped_convolution",)) & (columns % ALIGNED_CHANNELS > 0),
         launches=launches,
         elements=elements,
         is_half=half > 0,
         weight_bytes=weights,
+        is_product=is_product,
+        is_vector=rows == 1,
         calls=np.array([_calls(step) for step in steps], dtype=np.float64).reshape(-1, 4),
         served=np.array([(one.server_steps, one.sequences) for one in steps]).reshape(-1, 2),
     )
 
 
-def _pad(size: Floats) -> Floats:
-    return np.ceil(size / FRAGMENT) * FRAGMENT
+def _is_kind(kind: Floats, names: Sequence[str]) -> Booleans:
+    return np.isin(kind, [KINDS.index(one) for one in names])
+
+
+def _pad(size: Floats, multiple: int) -> Floats:
+    return np.ceil(size / multiple) * multiple
 
 
 def _calls(step: TracedStep) -> tuple[int, int, int, int]:
