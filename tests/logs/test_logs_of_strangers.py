@@ -114,6 +114,10 @@ READ = {
     "a counter of a plug in steps of 0.1 kWh": (
         table("time,energy_kwh", lambda i: f"{date(360 * i)},{1234.5 + i // 10 / 10:.1f}"),
         {}, 0.6 * 3.6e6),
+    "a log of a tool that was appended to itself": (
+        2 * table("Timestamp, DeviceId, GPU Power (W)", lambda i:
+            f"{date(i, '%H:%M:%S')}.1,    0, {power(0, i)}"),
+        {}, 6000),
     "a log that was appended to itself": (
         2 * table("time,index,power_w", lambda i: [f"{date(i)},{k},{power(k, i)}" for k in (0, 1)]),
         {}, 18_000),
@@ -164,6 +168,7 @@ def test_a_log_has_its_energy(tmp_path, name):
     assert row["gross_j"] == pytest.approx(joules, rel=0.02)
 
 
+POWERJOULAR = "Date,CPU Utilization,Total Power,CPU Power,GPU Power"
 REFUSED = {
     "columns of one name": (
         table(HWINFO, hwinfo), {"power_columns": ["GPU Power [W]"]},
@@ -197,6 +202,14 @@ REFUSED = {
     "XML": (
         table('<?xml version="1.0" ?>', lambda _: "<power_draw>100 W</power_draw>"),
         {}, "is XML of no known tool"),
+    "two plugs of one name in a loop": (
+        table("", lambda i: [
+            date(i), *(f'{{"id":0,"apower":{power(k, i)},"voltage":230}}' for k in range(2))]),
+        {}, "several readings of apower at one time: they may be of several devices"),
+    "recordings of two machines, one after the other": (
+        "".join(table(POWERJOULAR, lambda i, k=k: f"{date(i)},0.5,{power(k, i)},{power(k, i)},0")
+            for k in range(2)),
+        {}, "time goes back, and recordings overlap: they may be of several devices"),
     "milliwatts that begin late": (
         table("time,power", lambda i: f"{date(i)},{0 if i < 300 else 25_000 + i % 7}", range(600)),
         {}, "the unit of column 'power' is unknown: its values are about 2.5e+04"),

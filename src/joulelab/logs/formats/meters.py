@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from joulelab.arrays import Floats
+from joulelab.arrays import Floats, Indices
 from joulelab.errors import UserError
 from joulelab.format import count, join_words
 from joulelab.logs.formats.log_text import LogText, to_seconds
@@ -21,6 +21,8 @@ from joulelab.logs.series import Kind, Meter, MeterRows, Series, to_series
 from joulelab.sensors.sensor import Quantity
 
 PAUSE_FACTOR = 1.5  # After an interval that is longer by this factor than usual, rows are missing.
+MOST_REPEATED = 0.25  # A larger share of readings at the time of others is of several devices.
+MOST_SWITCHES = 3  # Recordings that lie between each other this often are of several devices.
 MOST_UNREADABLE = 0.5  # A log of which a larger share cannot be read is damaged.
 
 
@@ -68,6 +70,7 @@ class _Rows:
     poll: list[int] = field(default_factory=list)
     value: list[float] = field(default_factory=list)
     length_s: list[float] = field(default_factory=list)
+    repeated: int = 0  # Readings at the time of the one before.
 
 
 def collect(log: LogText, found: Format) -> Recording:
@@ -127,6 +130,7 @@ def _by_meter(readings: Iterable[Reading]) -> dict[Meter, _Rows]:
         one = rows.setdefault(meter, _Rows())
         # A date before one poll is not that of the next, whose own may be damaged.
         is_of_previous = time is not None and any(time is known for known in one.time[-1:])
+        one.repeated += is_of_previous
         one.time.append(None if is_of_previous else time)
         one.poll.append(poll)
         one.value.append(value)
@@ -219,6 +223,12 @@ def _is_measured(rows: MeterRows) -> bool:
 def _rows(log: LogText, found: Format, meter: Meter, rows: _Rows) -> MeterRows:
     """Give the readings of a meter their times, in order."""
     value, length_s = np.array(rows.value), np.array(rows.length_s)
+    if rows.repeated > MOST_REPEATED * value.size:
+        raise UserError(
+            f"{log.path} has several readings of {meter.name} at one time",
+            why=f"they may be of several devices, but all are called {meter.component}",
+            hint="record each device in a file of its own",
+        )
     t_s = _times(log, found, rows)
     use = np.isfinite(t_s)
     if use.mean() < MOST_UNREADABLE:
@@ -237,7 +247,7 @@ def _rows(log: LogText, found: Format, meter: Meter, rows: _Rows) -> MeterRows:
         )
     if back:
         log.notes.append(f"time goes back {count(back, 'time')}; sorted the readings")
-        order = np.argsort(t_s, kind="stable")
+        order = _merged_order(log, t_s, value)
         t_s, value, length_s = t_s[order], value[order], length_s[order]
     is_stated = bool(np.isfinite(length_s).any())
     if not is_stated and meter.kind is Kind.AMOUNT and t_s.size > 1:
@@ -245,6 +255,26 @@ def _rows(log: LogText, found: Format, meter: Meter, rows: _Rows) -> MeterRows:
     if log.options.component:
         meter = replace(meter, component=log.options.component)
     return MeterRows(meter, t_s, value, length_s if is_stated else None)
+
+
+def _merged_order(log: LogText, t_s: Floats, value: Floats) -> Indices:
+    """Return the order of time of readings, of which some are there twice.
+
+    Raises:
+        UserError: Recordings lie between each other, and are not the same.
+    """
+    recording = np.cumsum(np.diff(t_s, prepend=t_s[0]) < 0)
+    order = np.argsort(t_s, kind="stable")
+    same = (np.diff(t_s[order]) == 0) & (np.diff(value[order]) == 0)
+    order = order[np.append(True, ~same)]
+    switches = int(np.count_nonzero(np.diff(recording[order])))
+    if switches > MOST_SWITCHES * (recording[-1] + 1):
+        raise UserError(
+            f"{log.path}: time goes back, and recordings overlap",
+            why="they may be of several devices",
+            hint="give each in a file of its own",
+        )
+    return np.asarray(order, dtype=np.intp)
 
 
 def _usual_lengths(t_s: Floats) -> Floats:
