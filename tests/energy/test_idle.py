@@ -160,6 +160,30 @@ def test_utilisation_takes_the_place_of_unknown_use():
     assert measure(trace).load["cpu"].fraction == pytest.approx(0.5)
 
 
+def test_a_part_without_a_reading_of_utilisation_is_not_idle():
+    """A GPU that is busy all the time, and whose utilisation is read every 4 s."""
+    trace = host(lambda t: 300.0, lambda t: 0.0, component="gpu:0")
+    utilization = channel("gpu:0", Quantity.UTILIZATION, 4.0)
+    known = Trace.of([utilization], [Reading(t * S, 0, 100.0) for t in range(0, 40, 4)])
+    trace = Trace((trace.channels[0], *known.channels), (trace.series[0], *known.series))
+    for seconds in (1, 2, 10):
+        measured = IdleMeasurement(trace, 9 * S, (9 + seconds) * S, seconds, threads=1)
+        assert not measured.is_quiet
+        assert measured.unknown == []
+
+
+def test_a_part_whose_use_is_unknown_is_not_the_quietest():
+    """Others use 4 threads for 7 s, then 0.2; from 10 s on that is unknown."""
+    trace = host(lambda t: 60.0, lambda t: 4.0 if t < 7 else 0.2)
+    use = trace.series[1]
+    known = use._replace(value=np.where(use.t_ns <= 10 * S, use.value, math.nan))
+    trace = Trace(trace.channels, (trace.series[0], known, trace.series[2]))
+    measured = measure(trace, 0.0, 18.0)
+    assert not measured.is_quiet
+    assert measured.unknown == []
+    assert measured.window.start_ns < 8 * S
+
+
 def test_use_that_is_not_recorded_is_unknown():
     trace = host(lambda t: 60.0, lambda t: 4.0)
     assert measure(trace).unknown == []

@@ -60,6 +60,9 @@ WINDOW_SHARE = 0.5
 """Length of the quietest part relative to the requested duration."""
 STEPS = 8
 """Positions of that part per length of it."""
+NEAR_S = 5.0
+"""Utilisation within this time counts if none was read in a part: GPUs of large nodes are read as
+rarely as that."""
 SLICES = 10
 """Number of slices whose scatter shows how much idle power varies."""
 LEAST_SLICE_S = 0.25
@@ -207,11 +210,14 @@ class IdleMeasurement:
         fraction = min(max(fraction, 0.0), 1.0)
         return min(math.sqrt(fraction), fraction * math.sqrt(threads)) if fraction else 0.0
 
-    def _quietness(self, window: Window) -> float:
-        """Return how far the busiest component to measure is from idle; up to 1 if all are idle."""
+    def _quietness(self, window: Window) -> tuple[int, float]:
+        """Return of how many components to measure the use is unknown, and the most of any other.
+
+        The most is relative to what counts as idle.
+        """
         used, measured = self._use(window), _by_use(self._measured())
-        relative = (used[name] / self._idle_fraction(name) for name in measured if name in used)
-        return max(relative, default=0.0)
+        relative = [used[name] / self._idle_fraction(name) for name in measured if name in used]
+        return len(measured) - len(relative), max(relative, default=0.0)
 
     def _idle_fraction(self, component: str) -> float:
         if component != "cpu":
@@ -243,8 +249,12 @@ class IdleMeasurement:
             fraction = (float(used.all_s[0]) - own_s) / known_s / threads
             if name == "cpu":
                 return fraction
-        source = "host" if name == "cpu" else name
-        utilization_pct = mean_reading(self._trace, source, Quantity.UTILIZATION, [window])
+        source, near_ns = "host" if name == "cpu" else name, round(NEAR_S / _NS)
+        near = Window(window.start_ns - near_ns, window.stop_ns + near_ns)
+        found_pct = (
+            mean_reading(self._trace, source, Quantity.UTILIZATION, [one]) for one in (window, near)
+        )
+        utilization_pct = next((one for one in found_pct if not math.isnan(one)), math.nan)
         return float(np.fmax(fraction, utilization_pct / 100))
 
 
