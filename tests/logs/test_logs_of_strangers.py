@@ -141,6 +141,14 @@ READ = {
         table("time,node,gpu,power_w", lambda i: [
             f"{date(i)},node{i % 5},{gpu},{power(gpu, i // 5)}" for gpu in range(2)], range(301)),
         {}, 5 * 300 * 300 * 295 / 300),
+    "a bus that looks like a time of day": (
+        table("", lambda i: [
+            f"{date(i)}, {bus}, 97 %, {power(k, i)} W"
+            for k, bus in enumerate(("00000000:01:00.0", "00000000:41:00.0"))]),
+        {}, 18_000),
+    "an abbreviated zone": (
+        table("time,power_w", lambda i: f"{date(i, '%Y-%m-%d %H:%M:%S')} CET,{power(0, i)}"),
+        {}, 6000),
     "a zone after the time": (
         table("time,power_w", lambda i: f"{date(i, '%Y-%m-%d %H:%M:%S')} UTC,{power(0, i)}"),
         {}, 6000),

@@ -26,7 +26,8 @@ _THOUSANDS = {
     for mark, group in ((".", ","), (",", "."))
 }
 _DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[ T].*)?|\d{8}[ -]\d.*")
-_CLOCK = re.compile(r"\d+:\d{2}(?::\d{2}.*)?(?: [AaPp][Mm])?")
+# Numbers of PCI buses begin with zeros.
+_CLOCK = re.compile(r"(?!000)\d+:\d{2}(?::\d{2}.*)?(?: [AaPp][Mm])?")
 _WEEKDAY = re.compile(r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? .*\d:\d\d.*")
 
 

@@ -387,7 +387,7 @@ def split_by_order(
     # The first and the last poll may be cut.
     inner = polls.sizes[1:-1] if polls.sizes.size > 2 else polls.sizes
     uneven = inner[inner % several > 0] if polls.usual > 1 else inner[:0]
-    if uneven.size or several > MOST_BY_ORDER:
+    if uneven.size or (several > MOST_BY_ORDER and options.devices is None):
         why = f"most polls have {several} rows, {count(uneven.size, 'poll')} of {inner.size} others"
         raise UserError(
             f"{table.path} has several rows per poll and no column that distinguishes devices",

@@ -45,9 +45,9 @@ _EPOCH_DECADES = ((1e9, "s"), (1e12, "ms"), (1e15, "us"), (1e18, "ns"))
 """Seconds since 1970 lie between 1e9 (2001) and 4e9 (2096), and so on for the smaller units."""
 _DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}[ T_]\d")
 _SLASHED = re.compile(r"(\d{1,2})/(\d{1,2})/\d{4}[ T]\d")
-_CLOCK = re.compile(r"(\d+):(\d{2}):(\d{2}(?:[.,:]\d+)?)(?: ?([AP])M)?", re.IGNORECASE)
+_CLOCK = re.compile(r"(?!000)(\d+):(\d{2}):(\d{2}(?:[.,:]\d+)?)(?: ?([AP])M)?", re.IGNORECASE)
 _DAY = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}|\d{8}")
-_UTC = re.compile(r" (?:UTC|GMT)$")
+_ZONE_NAME = re.compile(r"(?<=\d) (?!AM|PM)([A-Z]{2,5})$")
 _NO_SECONDS = re.compile(r"(?<=\d{4} )\d{1,2}:\d\d(?= [AP]M$|$)", re.IGNORECASE)
 _PLAIN_TIME = r"T[0-9]{2}(?::[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{0,9}+)?+)?+)?+"
 _PLAIN_DATES = re.compile(rf"(?:[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}(?:{_PLAIN_TIME})?+(?:\n|\Z))*+")
@@ -280,7 +280,8 @@ def _parse_all_naive(cells: Sequence[str]) -> NDArray[np.datetime64] | None:
 def _parse(cell: str, formats: Sequence[str]) -> datetime | None:
     if is_absent(cell):
         return None
-    text = _UTC.sub("Z", cell.strip())
+    # Other abbreviations are not unique: the zone is the one that the user states.
+    text = _ZONE_NAME.sub(lambda name: "Z" if name[1] in ("UTC", "GMT") else "", cell.strip())
     iso = text[:10].replace("/", "-").replace(".", "-") + text[10:].replace(" ", "T", 1)
     try:
         return datetime.fromisoformat(iso.replace(" ", ""))
