@@ -18,8 +18,12 @@ def no_other_devices(tmp_path, monkeypatch):
 
 @pytest.fixture
 def gpu(monkeypatch):
+    return install_gpu(monkeypatch)
+
+
+def install_gpu(patch):
     gpu = FakeGpu("GPU-a", power_limit_mw=300_000, min_limit_mw=100_000, max_limit_mw=400_000)
-    install(monkeypatch, FakeNvml([gpu]))
+    install(patch, FakeNvml([gpu]))
     return gpu
 
 
@@ -47,10 +51,8 @@ def test_a_limit_outside_the_constraints_is_not_sent(gpu, value):
 
 @given(value=st.floats())
 def test_only_limits_within_the_constraints_are_ever_sent(value):
-    gpu = FakeGpu("GPU-a", power_limit_mw=300_000, min_limit_mw=100_000, max_limit_mw=400_000)
     with pytest.MonkeyPatch.context() as patch:
-        install(patch, FakeNvml([gpu]))
-        limit = control("power_limit")
+        gpu, limit = install_gpu(patch), control("power_limit")
         is_allowed = 100 <= value <= 400
         try:
             limit.set(value)

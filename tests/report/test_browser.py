@@ -334,20 +334,15 @@ def test_the_data_of_a_chart_is_a_table(opened):
 
 
 def test_without_javascript_charts_are_images(browser, h100_report):
-    one = Opened(browser, h100_report.page, scripts=False)
-    assert one.page.locator("figure img:visible").count() >= one.page.locator("figure").count()
-    assert one.page.locator(".controls:visible, button:visible").count() == 0
-    table = one.page.locator(".results")
-    orders = (
-        table.locator("tbody")
-        .first.locator("tr td:nth-child(2)")
-        .evaluate_all("all => all.map(cell => Number(cell.dataset.order))")
-    )
-    assert orders == sorted(orders)
-    assert len(orders) == 16
-    widths = one.page.eval_on_selector_all("figure img", "all => all.map(i => i.naturalWidth)")
-    assert min(widths) > 100
-    one.context.close()
+    with Opened(browser, h100_report.page, scripts=False) as one:
+        assert one.page.locator("figure img:visible").count() >= one.page.locator("figure").count()
+        assert one.page.locator(".controls:visible, button:visible").count() == 0
+        cells = one.page.locator(".results tbody").first.locator("tr td:nth-child(2)")
+        orders = cells.evaluate_all("all => all.map(cell => Number(cell.dataset.order))")
+        assert orders == sorted(orders)
+        assert len(orders) == 16
+        widths = one.page.eval_on_selector_all("figure img", "all => all.map(i => i.naturalWidth)")
+        assert min(widths) > 100
 
 
 def test_keyboard_and_paper(browser, hostile_page, tmp_path):

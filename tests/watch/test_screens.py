@@ -232,11 +232,13 @@ def test_a_study(tmp_path, clock, synthetic):
         tmp_path / "study", boot_id=boot_id(), models=["LeNet", "ResNet18"], repeats=2
     )
     cells = [cell for block in blocks(writer.plan) for cell in block]
+
+    def finish(cell, block):
+        writer.cell(cell.factors["model"], block, change=lambda run: run.update(run_id=cell.run_id))
+
     writer.idle(0, "before")
     for cell in cells[:2]:
-        writer.cell(
-            cell.factors["model"], 0, change=lambda run, c=cell: run.update(run_id=c.run_id)
-        )
+        finish(cell, 0)
     study = tmp_path / "study"
     view = open_source(study).poll()
     assert (view.state, view.study.done, view.study.cells) == ("lost", 2, 4)
@@ -252,9 +254,7 @@ def test_a_study(tmp_path, clock, synthetic):
     assert view.components[0].power_w > 0
     check("study", view, 100)
     for cell in cells[2:]:
-        writer.cell(
-            cell.factors["model"], 1, change=lambda run, c=cell: run.update(run_id=c.run_id)
-        )
+        finish(cell, 1)
     (study / ".partial" / f"{cells[2].run_id}-99").rename(tmp_path / "gone")
     view = source.poll()
     assert (view.state, view.study.done) == ("live", 4)
