@@ -5,15 +5,15 @@ import json
 from dataclasses import replace
 
 import pytest
+from energy_parts import component_energy
 from measured_runs import joulelab
 
+from joulelab.carbon.costs import J_PER_KWH
 from joulelab.energy.attribution import Share
 from joulelab.energy.energy import Energy
 from joulelab.ledger.emissions import COLUMNS
 from joulelab.logs.power_log import LogOptions, read_logs
 from joulelab.logs.span_energies import ImportedSpan, energy_rows
-
-J_PER_KWH = 3.6e6
 
 
 def rows_of(path):
@@ -29,14 +29,6 @@ def read_back(path):
         {name: part["gross_j"] for name, part in row["components"].items()}
         for row in energy_rows(log, spans)
     ]
-
-
-def several_components(make_energy, **joules):
-    parts = {}
-    for name, gross_j in joules.items():
-        component = f"{name}:0"
-        parts |= make_energy(gross_j, component=component).components
-    return Energy(duration_s=100.0, components=parts)
 
 
 def test_a_measured_command_has_the_same_energy_after_a_round_trip(tmp_path, printed):
@@ -60,11 +52,10 @@ def test_a_measured_command_has_the_same_energy_after_a_round_trip(tmp_path, pri
     assert span["duration_s"] == pytest.approx(total["duration_s"], rel=1e-6)
 
 
-def test_each_component_returns_with_its_energy_and_power(
-    tmp_path, run_record, make_energy, printed
-):
-    energy = several_components(make_energy, gpu=5000.0, cpu=2000.0, dram=300.0)
-    run_record(tmp_path / "runs" / "a", energy)
+def test_each_component_returns_with_its_energy_and_power(tmp_path, run_record, printed):
+    joules = {"gpu:0": 5000.0, "cpu:0": 2000.0, "dram:0": 300.0}
+    parts = {name: component_energy(name, one, duration_s=100.0) for name, one in joules.items()}
+    run_record(tmp_path / "runs" / "a", Energy(duration_s=100.0, components=parts))
     run_record(tmp_path / "runs" / "b", 700.0, began="2026-11-02T14:00+00:00")
     path = tmp_path / "emissions.csv"
     printed("ledger", tmp_path / "runs", "--emissions", path)

@@ -6,10 +6,8 @@ import random
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 
 from joulelab.carbon.site import save_site
-from joulelab.cli.ledger import command
 from joulelab.energy.data_exchange import DataExchange, DataVolume
 from joulelab.energy.energy import Energy
 from joulelab.errors import UserError
@@ -74,6 +72,14 @@ def records(tmp_path, run_record, make_energy):
     return tmp_path / "runs"
 
 
+@pytest.fixture
+def table(records, tmp_path):
+    """The table of the records."""
+    path = tmp_path / "all.parquet"
+    read(records, table_file=path)
+    return path
+
+
 @pytest.mark.parametrize("by", KEYS)
 def test_a_table_adds_up_to_its_records(records, tmp_path, by):
     table = tmp_path / "all.parquet"
@@ -84,35 +90,22 @@ def test_a_table_adds_up_to_its_records(records, tmp_path, by):
 
 
 @pytest.mark.parametrize(
-    "selection",
-    [
-        {"project": "digits"},
-        {"phase": "untagged"},
-        {"phase": "train"},
-    ],
+    "selection", [{"project": "digits"}, {"phase": "untagged"}, {"phase": "train"}]
 )
-def test_a_part_of_a_table(records, tmp_path, selection):
-    table = tmp_path / "all.parquet"
-    read(records, table_file=table)
+def test_a_part_of_a_table(records, table, selection):
     assert_equal(read(table, **selection).to_json(), read(records, **selection).to_json())
 
 
-def test_days_of_a_table(records, tmp_path):
-    table = tmp_path / "all.parquet"
-    read(records, table_file=table)
-    runner = CliRunner()
+def test_days_of_a_table(records, table, printed):
     arguments = ["--since", "2026-02-03", "--until", "2026-03-10", "--by", "week", "--json"]
     of_table, of_records = (
-        json.loads(runner.invoke(command, ["show", str(path), *arguments]).stdout)
-        for path in (table, records)
+        json.loads(printed("ledger", path, *arguments)) for path in (table, records)
     )
     assert 0 < of_records["total"]["records"] < 60
     assert_equal(of_table, of_records)
 
 
-def test_records_next_to_a_table_are_added_and_copies_are_not(records, tmp_path, run_record):
-    table = tmp_path / "all.parquet"
-    read(records, table_file=table)
+def test_records_next_to_a_table_are_added_and_copies_are_not(records, table, tmp_path, run_record):
     run_record(tmp_path / "more" / "new", 1000.0)
     found = read(table, records, tmp_path / "more", table, table_file=tmp_path / "second.parquet")
     assert found.total.records == 61
@@ -150,22 +143,8 @@ def test_shares_of_machines_are_not_in_tables(tmp_path):
         read(tmp_path / "any.parquet", own_share=True)
 
 
-def of_both(records, tmp_path, *arguments):
-    """Run the command with the records, and with their table; return what it printed."""
-    table = tmp_path / "all.parquet"
-    read(records, table_file=table)
-    printed = []
-    for path in (records, table):
-        done = CliRunner().invoke(command, ["show", str(path), *arguments, "--country", "DE"])
-        assert done.exit_code == 0, done.output
-        printed.append(done.stdout)
-    return printed
-
-
 @pytest.mark.parametrize("by", ["phase", "week", "model"])
-def test_a_page_of_a_table_shows_the_same_energy_over_time(records, tmp_path, by):
-    table = tmp_path / "all.parquet"
-    read(records, table_file=table)
+def test_a_page_of_a_table_shows_the_same_energy_over_time(records, table, by):
     of_records, of_table = (
         energy_over_time(read(path, by=by, over_time=True)) for path in (records, table)
     )
@@ -173,22 +152,16 @@ def test_a_page_of_a_table_shows_the_same_energy_over_time(records, tmp_path, by
     assert len(of_records) > 3
 
 
-def test_a_table_makes_a_page(records, tmp_path):
-    read(records, table_file=tmp_path / "all.parquet")
-    arguments = ["show", str(tmp_path / "all.parquet"), "--html", str(tmp_path / "page.html")]
-    assert CliRunner().invoke(command, arguments).exit_code == 0
+def test_a_table_makes_a_page(table, tmp_path, printed):
+    printed("ledger", table, "--html", tmp_path / "page.html")
     assert "Energy ledger" in (tmp_path / "page.html").read_text()
 
 
-def test_a_table_has_a_row_of_emissions_for_each_record(records, tmp_path, monkeypatch):
-    monkeypatch.setenv("JOULELAB_COUNTRY", "DE")
-    table = tmp_path / "all.parquet"
-    read(records, table_file=table)
+def test_a_table_has_a_row_of_emissions_for_each_record(records, table, tmp_path, printed):
     found = []
     for path in (records, table):
         out = tmp_path / f"{path.name}.csv"
-        done = CliRunner().invoke(command, ["show", str(path), "--emissions", str(out)])
-        assert done.exit_code == 0, done.output
+        printed("ledger", path, "--emissions", out, "--country", "DE")
         found.append(pd.read_csv(out).sort_values("run_id").reset_index(drop=True))
     # Hardware is not in a table.
     of_records, of_table = (one.dropna(axis=1, how="all") for one in found)
@@ -196,9 +169,10 @@ def test_a_table_has_a_row_of_emissions_for_each_record(records, tmp_path, monke
     pd.testing.assert_frame_equal(of_table, of_records[list(of_table)])
 
 
-def test_a_table_makes_a_model_card(records, tmp_path, monkeypatch):
-    monkeypatch.setenv("JOULELAB_COUNTRY", "DE")
-    of_records, of_table = of_both(records, tmp_path, "--model-card", "-")
+def test_a_table_makes_a_model_card(records, table, printed):
+    of_records, of_table = (
+        printed("ledger", path, "--model-card", "-", "--country", "DE") for path in (records, table)
+    )
     (emissions,) = (line for line in of_records.splitlines() if "emissions: " in line)
     assert emissions in of_table
     assert of_records.partition("used **")[2].partition(".")[0] in of_table
