@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from click.testing import CliRunner
 
 from joulelab.cli import doctor
 from joulelab.sensors import discovery
@@ -75,17 +74,17 @@ class Gpu:
         (1.0, "gpu:0", None),
     ],
 )
-def test_doctor_names_a_contradiction(monkeypatch, ratio, counted, text):
+def test_doctor_names_a_contradiction(monkeypatch, printed, ratio, counted, text):
     sensor = Gpu(Clock(monkeypatch), ratio, counted)
     monkeypatch.setattr(doctor, "discover", lambda: Discovery((sensor,), ()))
-    found = json.loads(CliRunner().invoke(doctor.command, ["--json"]).stdout)
+    found = json.loads(printed("doctor", "--json"))
     notes = found["notes"]
     nesting = "around gpu:0, not added" if counted == "module:0" else ""
     assert [one["nesting"] for one in found["sensors"]] == ["", nesting]
-    assert nesting in CliRunner().invoke(doctor.command).stdout
+    assert nesting in printed("doctor")
     if text is None:
         assert notes == []
         return
     [note] = notes
     assert text in note
-    assert text.partition(",")[0] in CliRunner().invoke(doctor.command).stdout
+    assert text.partition(",")[0] in printed("doctor")

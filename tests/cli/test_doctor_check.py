@@ -7,16 +7,16 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import fake_nvml
 import psutil
 import pytest
-from click.testing import CliRunner
 from live_sysfs import LiveRapl
 from measured_runs import joulelab
 
-from joulelab.cli import doctor, doctor_check
+from joulelab.cli import doctor_check
 from joulelab.doctor import self_test
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
@@ -25,33 +25,27 @@ COUNTER = replace(GPU, kind="counter", update_period_s=0.1, interval_s=0.2)
 
 
 @pytest.fixture
-def checked(monkeypatch):
-    """Run the check in two seconds on a simulated machine or on others."""
+def sensors(monkeypatch):
+    """A function that sets the sensors, which are checked in two seconds."""
     real = doctor_check.run_self_test
-
-    def run(*options, sensors):
-        monkeypatch.setenv("JOULELAB_SENSORS", sensors)
-        monkeypatch.setattr(
-            doctor_check, "run_self_test", lambda **kept: real(**kept | {"duration_s": 2.0})
-        )
-        return CliRunner().invoke(doctor.command, ["--check", *options])
-
-    return run
+    short = {"duration_s": 2.0}
+    monkeypatch.setattr(doctor_check, "run_self_test", lambda **kept: real(**kept | short))
+    return partial(monkeypatch.setenv, "JOULELAB_SENSORS")
 
 
-def test_a_machine_whose_sensors_agree(checked):
-    result = checked(sensors=SimulatedMachine((GPU, COUNTER)).spec())
-    assert result.exit_code == 0, result.output
-    assert "trust: energy of spans from" in result.output
-    assert "A span costs" in result.output
-    assert "of a core" in result.output
+def test_a_machine_whose_sensors_agree(sensors, printed):
+    sensors(SimulatedMachine((GPU, COUNTER)).spec())
+    out = printed("doctor", "--check")
+    assert "trust: energy of spans from" in out
+    assert "A span costs" in out
+    assert "of a core" in out
 
 
-def test_a_planted_contradiction_exits_with_1(checked):
-    machine = SimulatedMachine((GPU, replace(COUNTER, gain=1.8)))
-    result = checked("--json", sensors=machine.spec())
-    assert result.exit_code == 1
-    found = json.loads(result.output)
+def test_a_planted_contradiction_exits_with_1(sensors, run):
+    sensors(SimulatedMachine((GPU, replace(COUNTER, gain=1.8))).spec())
+    code, out, _ = run("doctor", "--check", "--json")
+    assert code == 1
+    found = json.loads(out)
     assert found["contradiction"] is True
     [one] = found["components"]
     assert one["verdict"] == "contradiction"
@@ -62,20 +56,19 @@ def test_a_planted_contradiction_exits_with_1(checked):
     assert found["loads"] == {}
 
 
-def test_a_gpu_of_the_driver(checked, monkeypatch, tmp_path):
+def test_a_gpu_of_the_driver(sensors, printed, monkeypatch, tmp_path):
     """The driver's ring and counter, 200 W."""
     site, faults = tmp_path / "site", tmp_path / "faults"
     site.mkdir()
     faults.mkdir()
     (site / "sitecustomize.py").write_text("import faulty_world\nfaulty_world.install()\n")
-    sensors = str(Path(fake_nvml.__file__).parent)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), sensors]))
+    modules = str(Path(fake_nvml.__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), modules]))
     monkeypatch.setenv("FAULTS", str(faults))
     # PyTorch would be imported, to find no GPU.
     monkeypatch.setattr(self_test, "_loadable", lambda trace: [])
-    result = checked("--json", sensors="gpu")
-    assert result.exit_code == 0, result.output
-    found = json.loads(result.output)
+    sensors("gpu")
+    found = json.loads(printed("doctor", "--check", "--json"))
     [one] = found["components"]
     assert (one["component"], one["verdict"]) == ("gpu:0", "trust")
     assert one["idle_w"] == pytest.approx(200.0, rel=0.02)
@@ -84,14 +77,13 @@ def test_a_gpu_of_the_driver(checked, monkeypatch, tmp_path):
     assert by_source["nvml.samples"]["noise_w"] == pytest.approx(0.0, abs=1e-6)
 
 
-def test_counters_of_the_kernel(checked, monkeypatch, tmp_path):
+def test_counters_of_the_kernel(sensors, printed, monkeypatch, tmp_path):
     monkeypatch.setenv("JOULELAB_SYSFS", str(tmp_path))
     with LiveRapl(tmp_path) as tree:
         tree.zone("intel-rapl:0", "package-0", 60.0)
         tree.zone("intel-rapl:0:0", "dram", 6.0)
-        result = checked("--json", sensors="cpu,dram")
-    assert result.exit_code == 0, result.output
-    found = json.loads(result.output)
+        sensors("cpu,dram")
+        found = json.loads(printed("doctor", "--check", "--json"))
     assert found["loads"]["cpu"].startswith("a load on ")
     components = {one["component"]: one for one in found["components"]}
     assert components["cpu:0"]["idle_w"] == pytest.approx(60.0, rel=0.05)

@@ -31,6 +31,18 @@ def read_back(path):
     ]
 
 
+@pytest.fixture
+def written(tmp_path, printed):
+    """A function that adds the runs to a file, and returns its path."""
+
+    def write(*options):
+        path = tmp_path / "emissions.csv"
+        printed("ledger", tmp_path / "runs", *options, "--emissions", path)
+        return path
+
+    return write
+
+
 def test_a_measured_command_has_the_same_energy_after_a_round_trip(tmp_path, printed):
     run = ["run", "--sensors", "simulated", "--wait", "--project", "digits", "--", "sleep", "0.5"]
     assert joulelab(*run).returncode == 0
@@ -52,13 +64,12 @@ def test_a_measured_command_has_the_same_energy_after_a_round_trip(tmp_path, pri
     assert span["duration_s"] == pytest.approx(total["duration_s"], rel=1e-6)
 
 
-def test_each_component_returns_with_its_energy_and_power(tmp_path, run_record, printed):
+def test_each_component_returns_with_its_energy_and_power(tmp_path, run_record, written):
     joules = {"gpu:0": 5000.0, "cpu:0": 2000.0, "dram:0": 300.0}
     parts = {name: component_energy(name, one, duration_s=100.0) for name, one in joules.items()}
     run_record(tmp_path / "runs" / "a", Energy(duration_s=100.0, components=parts))
     run_record(tmp_path / "runs" / "b", 700.0, began="2026-11-02T14:00+00:00")
-    path = tmp_path / "emissions.csv"
-    printed("ledger", tmp_path / "runs", "--emissions", path)
+    path = written()
     first, second = rows_of(path)
     assert [float(first[f"{name}_power"]) for name in ("gpu", "cpu", "ram")] == [50.0, 20.0, 3.0]
     found = read_back(path)
@@ -70,16 +81,15 @@ def test_each_component_returns_with_its_energy_and_power(tmp_path, run_record, 
     assert "0" not in second.values()
 
 
-def test_an_energy_of_a_whole_node_has_no_parts(tmp_path, run_record, make_energy, printed):
+def test_an_energy_of_a_whole_node_has_no_parts(tmp_path, run_record, make_energy, written):
     run_record(tmp_path / "runs" / "a", make_energy(900.0, component="node"))
-    path = tmp_path / "emissions.csv"
-    printed("ledger", tmp_path / "runs", "--emissions", path)
+    path = written()
     [row] = rows_of(path)
     assert (row["cpu_energy"], row["gpu_energy"], row["ram_energy"]) == ("", "", "")
     assert read_back(path) == [{"node": pytest.approx(900.0, rel=1e-6)}]
 
 
-def test_runs_are_added_once_and_rows_of_other_tools_stay(tmp_path, run_record, printed):
+def test_runs_are_added_once_and_rows_of_other_tools_stay(tmp_path, run_record, written):
     path = tmp_path / "emissions.csv"
     others = (
         "timestamp,run_id,duration,energy_consumed,longitude\n2026-01-01T00:00:00,x,9,1,-71.2\n"
@@ -87,7 +97,7 @@ def test_runs_are_added_once_and_rows_of_other_tools_stay(tmp_path, run_record, 
     path.write_text(others)
     run_record(tmp_path / "runs" / "a", 3600.0)
     for _ in range(2):
-        printed("ledger", tmp_path / "runs", "--emissions", path)
+        written()
     assert path.read_bytes().startswith(others.encode("latin-1"))
     first, second = csv.DictReader(path.read_text("latin-1").splitlines())
     assert first["longitude"] == "-71.2"
@@ -104,22 +114,18 @@ def test_another_file_is_not_overwritten(tmp_path, run_record, refused):
     assert path.read_text() == "model,gross_j\nLeNet,1\n"
 
 
-def test_unmeasured_runs_have_no_row_and_formulas_are_text(tmp_path, run_record, printed):
+def test_unmeasured_runs_have_no_row_and_formulas_are_text(tmp_path, run_record, written):
     run_record(tmp_path / "runs" / "a", Energy(duration_s=100.0, components={}))
     run_record(tmp_path / "runs" / "b", 1.0, project="=1+1")
-    path = tmp_path / "emissions.csv"
-    printed("ledger", tmp_path / "runs", "--emissions", path)
-    assert [row["project_name"] for row in rows_of(path)] == ["'=1+1"]
+    assert [row["project_name"] for row in rows_of(written())] == ["'=1+1"]
 
 
-def test_own_shares_are_marked_as_such(tmp_path, run_record, make_energy, printed):
+def test_own_shares_are_marked_as_such(tmp_path, run_record, make_energy, written):
     energy = make_energy(1000.0)
     share = Share(fraction=0.25, low=0.2, high=0.3, method="CPU time")
     part = replace(energy.components["gpu:0"], idle_j=200.0, share=share)
     assert 0 < part.job_j < 1000
     run_record(tmp_path / "runs" / "a", replace(energy, components={"gpu:0": part}))
-    path = tmp_path / "emissions.csv"
-    printed("ledger", tmp_path / "runs", "--own-share", "--emissions", path)
-    [row] = rows_of(path)
+    [row] = rows_of(written("--own-share"))
     assert row["tracking_mode"] == "process"
     assert float(row["gpu_energy"]) * J_PER_KWH == pytest.approx(part.job_j)
