@@ -124,6 +124,17 @@ def test_a_summary_says_why_components_are_estimated(tmp_path):
     assert not any("no driver" in text for text in found)
 
 
+def test_a_summary_names_components_without_idle_power(tmp_path):
+    run = write_finished(tmp_path / "one")
+    (part,) = run.energy.components.values()
+    parts = {"gpu:0": replace(part, idle_j=1.0), "gpu:1": replace(part, idle_j=math.nan)}
+    run = replace(run, energy=Energy(duration_s=1.0, components=parts))
+    costs = Costs(energy_j=run.energy.gross_j, interval_j=run.energy.interval_j)
+    found = [text for _, text in Summary(run=run, costs=costs, absent=()).lines()]
+    why = "net of idle unknown for gpu:1: measure the idle machine once with `joulelab idle`"
+    assert why in found
+
+
 @pytest.mark.parametrize("phases", [("train", "train"), ("prefill", "decode")])
 def test_only_epochs_of_one_phase_can_be_forecast(tmp_path, phases):
     run = write_finished(tmp_path / "one")

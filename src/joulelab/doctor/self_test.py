@@ -55,7 +55,7 @@ class SelfTest:
     @property
     def load_text(self) -> str:
         """Who else used the machine; empty if no other process did."""
-        return describe_load(self.idle.load)
+        return describe_load({name: one for name, one in self.idle.load.items() if one.fraction})
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary; what is unknown is NaN."""
