@@ -112,6 +112,29 @@ def test_one_run_in_each_group_is_not_tested_unless_the_scatter_is_given():
     assert stated.p == pytest.approx(2 * stats.norm.sf(10 / (2 * 2**0.5)))
 
 
+@pytest.mark.parametrize("missing", [(0,), (0, 3, 7)])
+def test_blocks_count_where_a_run_is_missing(missing):
+    """Twelve cells in two blocks that differ: without repeats in a cell, blocks are not lost."""
+    rng = np.random.default_rng(8)
+    wrong = 0
+    for _ in range(200):
+        sides = []
+        for side in ("a", "b"):
+            values = rng.normal(0, 1, (1, 2)) + 0.2 * rng.normal(0, 1, (12, 2))
+            runs = [range(1 if side == "a" and cell in missing else 2) for cell in range(12)]
+            sides.append([
+                Repeats(
+                    tuple(UncertainValue(values[cell, block]) for block in blocks),
+                    tuple((side, block) for block in blocks),
+                )
+                for cell, blocks in enumerate(runs)
+            ])  # fmt: skip
+        found = difference([Cell(*pair) for pair in zip(*sides, strict=True)])
+        assert found.test == "Welch's t test of the mean over 12 cells"
+        wrong += found.p < 0.05
+    assert wrong <= 20
+
+
 def test_what_a_block_shares_is_one_error():
     rng = np.random.default_rng(5)
     blocks = rng.normal(0, 1, (2, 3))

@@ -305,24 +305,35 @@ class _GroupMean:
 
 
 def _scatter(cells: Sequence[Repeats]) -> tuple[float, float, float]:
-    """Return the variance of the mean over cells, that with one run per cell, and the df."""
-    if any(cell.n < 2 for cell in cells):
-        return math.nan, math.nan, 0.0
+    """Return the variance of the mean over cells, that with one run per cell, and the df.
+
+    A cell with one run has an unknown residual, which is taken to be like those of the other cells
+    of its block.
+    """
+    repeated = [cell for cell in cells if cell.n > 1]
+    weights: dict[Hashable, float] = defaultdict(float)
+    for cell in cells:
+        for block in cell.blocks:
+            weights[block] += 1 / cell.n
+    known: dict[Hashable, float] = defaultdict(float)
     by_block: dict[Hashable, float] = defaultdict(float)
     each: list[tuple[float, int]] = []
-    for cell in cells:
+    for cell in repeated:
         residuals = [one.value - cell.mean for one in cell.values]
         each.append((math.fsum(r * r for r in residuals) / (cell.n - 1), cell.n))
-        weight = math.sqrt(cell.n / (cell.n - 1)) / (len(cells) * cell.n)
         for block, residual in zip(cell.blocks, residuals, strict=True):
-            by_block[block] += weight * residual
-    if len(by_block) < sum(cell.n for cell in cells):
-        variance = math.fsum(part**2 for part in by_block.values())
+            known[block] += 1 / cell.n
+            by_block[block] += math.sqrt(cell.n / (cell.n - 1)) * residual / cell.n
+    is_shared = len(weights) < sum(cell.n for cell in cells)
+    if len(by_block) < len(weights) or not (is_shared or len(repeated) == len(cells)):
+        return math.nan, math.nan, 0.0
+    if is_shared:
+        parts = [part * weights[block] / known[block] for block, part in by_block.items()]
+        variance = math.fsum(part**2 for part in parts) / len(cells) ** 2
         return variance, variance * len(by_block), len(by_block) - 1.0
-    parts = [(variance / n, n) for variance, n in each]
-    total = math.fsum(part for part, _ in parts)
-    spread = math.fsum(part**2 / (n - 1) for part, n in parts)
-    df = total**2 / spread if spread > 0 else math.fsum(n - 1 for _, n in parts)
+    total = math.fsum(variance / n for variance, n in each)
+    spread = math.fsum((variance / n) ** 2 / (n - 1) for variance, n in each)
+    df = total**2 / spread if spread > 0 else math.fsum(n - 1 for _, n in each)
     count = len(cells)
     return total / count**2, math.fsum(variance for variance, _ in each) / count**2, df
 
