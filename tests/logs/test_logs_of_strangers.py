@@ -217,7 +217,7 @@ REFUSED = {
     "recordings of two machines, one after the other": (
         "".join(table(POWERJOULAR, lambda i, k=k: f"{date(i)},0.5,{power(k, i)},{power(k, i)},0")
             for k in range(2)),
-        {}, "time goes back, and recordings overlap: they may be of several devices"),
+        {}, "time goes back by 1 min, and rows overlap: they may be of several devices"),
     "milliwatts that begin late": (
         table("time,power", lambda i: f"{date(i)},{0 if i < 300 else 25_000 + i % 7}", range(600)),
         {}, "the unit of column 'power' is unknown: its values are about 2.5e+04"),

@@ -7,16 +7,17 @@ Every reader of logs ends in :func:`to_series`: it turns what the values of a me
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from pathlib import Path
 
 import numpy as np
 
-from joulelab.arrays import Floats
+from joulelab.arrays import Floats, Indices
 from joulelab.energy.signal import AVERAGE_S, INSPECTED_READINGS, Pace, is_moving_average, pace_of
 from joulelab.errors import UserError
-from joulelab.format import count
+from joulelab.format import count, duration
 from joulelab.logs.columns import NVIDIA_POWER, LogOptions
 from joulelab.sensors.nvml_accuracy import (
     GAIN_UNCERTAINTY,
@@ -29,6 +30,7 @@ from joulelab.sensors.sensor import Channel, Provenance, Quantity
 RING_PERIODS_S = (0.01, 0.04)
 """A log with its own timestamps this far apart is assumed to be NVML's ring of readings, 20 ms
 apart, whose timestamps are late."""
+MOST_SWITCHES = 3  # Stretches of rows that lie between each other this often are out of order.
 MOST_RESETS = 0.05  # A counter that goes back in a larger share of its readings is not a counter.
 GAP_FACTOR = 2.5  # An interval that is this many times as long as usual is a pause of the tool.
 OVERLAP, STAMP_S = 0.5, 2.0
@@ -92,6 +94,39 @@ def has_readings(t_s: Floats, value: Floats) -> bool:
     """Return whether there are two readings at different times."""
     seen = t_s[np.isfinite(value)]
     return bool(seen.size) and bool(seen[0] != seen[-1])
+
+
+def order_in_time(
+    path: Path, t_s: Floats, values: Sequence[Floats], hint: str
+) -> tuple[Indices, str]:
+    """Return the order of time of a device's readings, each once, and a note if it is another.
+
+    Raises:
+        UserError: Rows of one period lie between those of another, as after a clock was set back.
+    """
+    back = np.diff(t_s, prepend=t_s[:1]) < 0
+    if not back.any():
+        return np.arange(t_s.size), ""
+    order = np.argsort(t_s, kind="stable")
+    note = f"time goes back {count(int(back.sum()), 'time')}; sorted the readings"
+    # The same row twice, of recordings that overlap or that were appended again.
+    same = np.diff(t_s[order]) == 0
+    for value in values:
+        one, two = value[order][:-1], value[order][1:]
+        same &= (one == two) | (np.isnan(one) & np.isnan(two))
+    if same.any():
+        order = order[np.append(True, ~same)]
+        note += f" and left out {count(int(same.sum()), 'repeated row')}"
+    # Recordings that alternate in time are of one period twice.
+    recording = np.cumsum(back)[order]
+    if np.count_nonzero(np.diff(recording)) > MOST_SWITCHES * (back.sum() + 1):
+        back_s = float(np.max(-np.diff(t_s)))
+        raise UserError(
+            f"{path}: time goes back by {duration(back_s)}, and rows overlap",
+            why="they may be of several devices or recordings, or a clock was set back",
+            hint=hint,
+        )
+    return np.asarray(order, dtype=np.intp), note
 
 
 def to_series(path: Path, rows: MeterRows, options: LogOptions, notes: list[str]) -> Series:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -33,7 +32,7 @@ from joulelab.logs.device_rows import (
     name_devices,
     split_by_order,
 )
-from joulelab.logs.series import Kind, Meter, MeterRows, has_readings
+from joulelab.logs.series import Kind, Meter, MeterRows, has_readings, order_in_time
 from joulelab.logs.timestamps import choose_time, clock_times, is_clock, join_dates
 from joulelab.sensors.sensor import Absence, Quantity
 from joulelab.validation import MOST
@@ -43,7 +42,6 @@ MOST_REPEATED = (
     0.05  # Share of a device's times that may occur twice, for a clock of whole seconds.
 )
 MANY_ROWS = 5000  # To inspect where a poll has so many rows that few of them are in a sample.
-MOST_SWITCHES = 3  # Stretches of rows that lie between each other this often are out of order.
 MOST_POWER_W = 1e6  # No meter of computers shows more.
 LEAST_POWER_W = -0.5  # Meters may show less than 0 by their offset: this, or a share of the most.
 NEGATIVE_SHARE = 0.01
@@ -54,6 +52,7 @@ SLOW_RISE = 0.1  # A counter whose steps are smaller than this share of its valu
 EXPECTED_PAIRS = 8.0  # A log that writes changes only has no equal neighbours where these are due.
 UNEVEN = 0.3  # Share of steps that are off the usual one by half or more.
 SAME_DURATION = 0.2  # Stated durations this near to the distance of rows are that distance.
+_SPLIT = "split the file, or name the column that distinguishes devices with --device-column"
 DURATIONS = {
     "duration", "runtime", "run_time", "wall_time", "walltime", "elapsed_time", "seconds",
 }  # fmt: skip
@@ -183,10 +182,12 @@ def read_devices(
     uuids = _uuids(table, named.positions)
     result: list[Device] = []
     for device in devices:
-        rows, note = _in_order(table, t_s, values, device)
+        of_rows = [value[device.rows] for value in values]
+        order, note = order_in_time(path, t_s[device.rows], of_rows, _SPLIT)
+        rows = device.rows[order]
         if note and f"{path.name}: {note}" not in notes:
             notes.append(f"{path.name}: {note}")
-        of_rows = [value[rows] for value in values]
+        of_rows = [value[order] for value in of_rows]
         uuid = uuids.get(device.name, "")
         result.append(Device(device.name, device.component, uuid, t_s[rows], of_rows))
     return result
@@ -279,47 +280,6 @@ def _check_repeated(
             why=f"there are {t_s.size} rows of it",
             hint="name the column that distinguishes them with --device-column",
         )
-
-
-class _Ordered(NamedTuple):
-    rows: np.ndarray
-    note: str
-
-
-def _in_order(table: Table, t_s: Floats, values: Sequence[Floats], device: DeviceRows) -> _Ordered:
-    """Sort the rows of a device by time.
-
-    Raises:
-        UserError: Rows of one period lie between those of another, as after a clock was set back.
-    """
-    rows = device.rows
-    back = np.flatnonzero(np.diff(t_s[rows]) < 0) + 1
-    if not back.size:
-        return _Ordered(rows, "")
-    runs = np.split(rows, back)
-    order = rows[np.argsort(t_s[rows], kind="stable")]
-    # The same row twice, of recordings that overlap or that were appended again.
-    same = np.diff(t_s[order]) == 0
-    for value in values:
-        one, two = value[order][:-1], value[order][1:]
-        same &= (one == two) | (np.isnan(one) & np.isnan(two))
-    note = f"time goes back {count(back.size, 'time')}; sorted the readings"
-    if same.any():
-        order = order[np.append(True, ~same)]
-        note += f" and left out {count(int(same.sum()), 'repeated row')}"
-    # Runs that alternate in time belong to one period twice.
-    run_of = np.zeros(t_s.size, dtype=np.intp)
-    run_of[rows] = np.repeat(np.arange(len(runs)), [run.size for run in runs])
-    switches = int(np.count_nonzero(np.diff(run_of[order])))
-    if switches > MOST_SWITCHES * len(runs):
-        back_s = float(np.max(t_s[rows[back - 1]] - t_s[rows[back]]))
-        raise UserError(
-            f"{table.path}: time goes back by {duration(back_s)}, and rows overlap",
-            why="they may be of several devices or recordings, or a clock was set back",
-            hint="split the file, or name the column that distinguishes devices with "
-            "--device-column",
-        )
-    return _Ordered(order, note)
 
 
 def _meter(

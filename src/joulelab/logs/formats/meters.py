@@ -13,16 +13,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from joulelab.arrays import Floats, Indices
+from joulelab.arrays import Floats
 from joulelab.errors import UserError
 from joulelab.format import count, join_words
 from joulelab.logs.formats.log_text import LogText, to_seconds
-from joulelab.logs.series import Kind, Meter, MeterRows, Series, to_series
+from joulelab.logs.series import Kind, Meter, MeterRows, Series, order_in_time, to_series
 from joulelab.sensors.sensor import Quantity
 
 PAUSE_FACTOR = 1.5  # After an interval that is longer by this factor than usual, rows are missing.
 MOST_REPEATED = 0.25  # A larger share of readings at the time of others is of several devices.
-MOST_SWITCHES = 3  # Recordings that lie between each other this often are of several devices.
 MOST_UNREADABLE = 0.5  # A log of which a larger share cannot be read is damaged.
 
 
@@ -246,8 +245,10 @@ def _rows(log: LogText, found: Format, meter: Meter, rows: _Rows) -> MeterRows:
             hint="give each in a file of its own",
         )
     if back:
-        log.notes.append(f"time goes back {count(back, 'time')}; sorted the readings")
-        order = _merged_order(log, t_s, value)
+        order, note = order_in_time(
+            log.path, t_s, [value, length_s], "give each recording in a file of its own"
+        )
+        log.notes.append(note)
         t_s, value, length_s = t_s[order], value[order], length_s[order]
     is_stated = bool(np.isfinite(length_s).any())
     if not is_stated and meter.kind is Kind.AMOUNT and t_s.size > 1:
@@ -255,26 +256,6 @@ def _rows(log: LogText, found: Format, meter: Meter, rows: _Rows) -> MeterRows:
     if log.options.component:
         meter = replace(meter, component=log.options.component)
     return MeterRows(meter, t_s, value, length_s if is_stated else None)
-
-
-def _merged_order(log: LogText, t_s: Floats, value: Floats) -> Indices:
-    """Return the order of time of readings, of which some are there twice.
-
-    Raises:
-        UserError: Recordings lie between each other, and are not the same.
-    """
-    recording = np.cumsum(np.diff(t_s, prepend=t_s[0]) < 0)
-    order = np.argsort(t_s, kind="stable")
-    same = (np.diff(t_s[order]) == 0) & (np.diff(value[order]) == 0)
-    order = order[np.append(True, ~same)]
-    switches = int(np.count_nonzero(np.diff(recording[order])))
-    if switches > MOST_SWITCHES * (recording[-1] + 1):
-        raise UserError(
-            f"{log.path}: time goes back, and recordings overlap",
-            why="they may be of several devices",
-            hint="give each in a file of its own",
-        )
-    return np.asarray(order, dtype=np.intp)
 
 
 def _usual_lengths(t_s: Floats) -> Floats:
