@@ -215,6 +215,21 @@ def test_spans_and_meter_end_with_an_error(measured, spans_of, error):
     assert spans_of(callback.meter) == [["fit", *[["epoch", *[["step"]] * 6]] * 2]]
 
 
+def test_a_fit_that_fails_before_its_first_step_has_a_total(trainer_with, energy_of):
+    class Fail(transformers.TrainerCallback):
+        def on_train_begin(self, *_, **__):
+            raise ValueError("now")
+
+    callback = EnergyCallback()
+    trainer = trainer_with(callbacks=[Fail(), callback])
+    with pytest.raises(ValueError, match="now"):
+        trainer.train()
+    [row] = rows_of(trainer, "energy_fit_gross_j")
+    fits = callback.meter.spans_named("fit")
+    assert row["energy_fit_gross_j"] == pytest.approx(energy_of(*fits), rel=1e-3)
+    assert row["energy_fit_other_gross_j"] == row["energy_fit_gross_j"]
+
+
 def test_an_error_needs_no_with_block(trainer_with, spans_of):
     def fail(state):
         if state.global_step == 8:

@@ -84,11 +84,11 @@ class EnergyHooks:
         self._spans.end_at_last_hook()
         self.close()
 
-    def _end_spans(self, *, logs: bool = True) -> None:
-        """End all open spans. A fit that trained nothing has a total, too."""
+    def _has_fit(self, *, logs: bool = True) -> bool:
+        """Report whether there is a fit. One that did not come to train has a total, too."""
         if self._fit is None and self._spans.find("fit") is not None:
             self._fit = self._begin_fit(logs=logs)
-        self._spans.end_all()
+        return self._fit is not None
 
     def _end_fit(self, *, failed: bool = False) -> Metrics:
         if self.meter is not None:

@@ -52,7 +52,8 @@ class EnergyCallback(EnergyHooks, Callback):  # type: ignore[misc]
 
     def close(self) -> None:
         """End all open spans and the recording, and compute the remaining metrics."""
-        self._end_spans()
+        self._has_fit()
+        self._spans.end_all()
         if self._fit is not None:
             for epoch, row in self._fit.new_metrics(now=True):
                 self._add(epoch.epoch, row)

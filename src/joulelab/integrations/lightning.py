@@ -207,8 +207,9 @@ class LightningHooks(EnergyHooks):
             logger.save()
 
     def _finish(self, trainer: Trainer) -> None:
-        self._end_spans(logs=self._logs)
-        if self._fit is not None:
+        has_fit = self._has_fit(logs=self._logs)
+        self._spans.end_all()
+        if has_fit:
             self._log_epochs(trainer, now=True)
             self._log(trainer, self._end_fit(), _logged_at(trainer.global_step))
         self.close()

@@ -229,7 +229,7 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
             self._restore_steps.pop()()
 
     def _finish(self, state: State, control: Control, *, failed: bool = False) -> None:
-        if self._fit is not None:
+        if self._has_fit(logs=state.is_local_process_zero):
             self._spans.end_all()
             if self._is_wrapped and not failed:
                 self._spans.begin("finish")
