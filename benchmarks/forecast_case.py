@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from joulelab.forecast.profile import MAIN, Forecast, Profile, Row
+
+
+class Interval(NamedTuple):
+    """An interval of the energy of a run."""
+
+    low_j: float
+    high_j: float
+    uncertainty: float  # Relative half-width.
+
+    def covers(self, energy_j: float) -> bool:
+        """Whether the interval contains an energy."""
+        return self.low_j <= energy_j <= self.high_j
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,9 +30,11 @@ class Case:
     group: str  # Row of the table that it belongs to.
     truth_j: float  # Energy of the whole run, by the same sensors.
     truth_s: float  # Duration of the whole run.
-    forecast: Forecast  # Forecast from the beginning.
+    profile: Sequence[Row]  # The beginning of the run.
+    forecast: Forecast  # Forecast from it.
     first_j: float  # The first epoch times the number of epochs.
     mean_j: float  # The profile's energy per epoch times the number of epochs.
+    earlier: Interval | None = None  # Forecast of an earlier commit.
 
     @classmethod
     def of(cls, group: str, rows: Sequence[Row], seen: int) -> Case:
@@ -32,6 +47,7 @@ class Case:
             group=group,
             truth_j=float(sum(row.gross_j for row in rows)),
             truth_s=float(sum(row.duration_s for row in rows)),
+            profile=profile,
             forecast=Profile(profile).forecast(len(starts)),
             first_j=first_j * len(starts),
             mean_j=spent_j / seen * len(starts),
@@ -52,19 +68,20 @@ class Case:
         return self.forecast.duration_low_s <= self.truth_s <= self.forecast.duration_high_s
 
 
-def busy_row(phase: str, duration_s: float, gross_j: float) -> Row:
-    """Make a row during which other programs used the machine, too."""
-    return Row(phase, duration_s, gross_j, is_shared=True)
-
-
 def summary(cases: Sequence[Case]) -> dict[str, float]:
     """Return medians and quantiles of a group, all in percent.
 
     The keys are ``coverage`` and ``half-width`` of the energy's interval, ``error`` (median) and
-    ``p90`` of the forecast, ``time coverage``, and the median errors of two simple rules.
+    ``p90`` of the forecast, ``time coverage``, and the median errors of two simple rules. If an
+    earlier commit has forecast the group, its coverage and half-width come first.
     """
     errors = [case.error(case.forecast.gross_j) for case in cases]
-    found = {
+    earlier = [(case, case.earlier) for case in cases if case.earlier is not None]
+    found = {}
+    if earlier:
+        found["earlier coverage"] = np.mean([one.covers(case.truth_j) for case, one in earlier])
+        found["earlier half-width"] = np.median([one.uncertainty for _, one in earlier])
+    found |= {
         "coverage": np.mean([case.energy_covered for case in cases]),
         "half-width": np.median([case.forecast.uncertainty for case in cases]),
         "error": np.median(errors),

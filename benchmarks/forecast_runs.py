@@ -1,13 +1,14 @@
 """Forecast recorded trainings from their first epochs; record others with the command line.
 
 ``python -m benchmarks.forecast_runs FILE`` trains every model of :data:`RUNS` once, a process each,
-and writes the table that :func:`cases` replays.
+and writes a table for ``python -m benchmarks.forecast --trainings FILE``.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import gzip
 import json
 import subprocess
 import sys
@@ -20,10 +21,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.forecast_case import Case, busy_row
+from benchmarks.forecast_case import Case
 from joulelab import Meter
 from joulelab.energy.estimator import EnergyEstimator
-from joulelab.forecast.profile import MAIN
+from joulelab.forecast.profile import MAIN, Row
 from joulelab.forecast.sources import EPOCH, STEP, profile_of
 from joulelab.models.registry import build_model
 from joulelab.recording.spans import Span
@@ -33,12 +34,13 @@ from joulelab.workloads.datasets import SyntheticOptions, load_dataset
 from joulelab.workloads.phases import TrainSettings
 from joulelab.workloads.torch_runtime import build_seeded
 
-DATA = Path(__file__).parents[1] / "tests" / "data" / "forecast" / "trainings.csv"
+DATA = Path(__file__).parents[1] / "tests" / "data" / "forecast" / "trainings.csv.gz"
 SEEN = (3, 5, 10)
 """Numbers of epochs that forecasts use, at most half of a run."""
 MEASURED, CPU_TIME = "as measured", "by CPU time"
-USES = {"chosen": "used to choose the method", "test": "not used to choose the method"}
-COLUMNS = ("run", "use", "epoch", "phase", "duration_s", "gross_j", "cpu_s")
+HELD_BACK = "trainings not used to choose the method"
+USES = {"chosen": "trainings used to choose the method", "test": HELD_BACK}
+COLUMNS = ("machine", "run", "use", "epoch", "phase", "duration_s", "gross_j", "cpu_s", "shared")
 
 
 @dataclass(frozen=True)
@@ -86,26 +88,35 @@ RUNS = (
 )
 
 
-def cases() -> Iterator[Case]:
-    """Return the forecasts of every recorded training, by time and by CPU time."""
-    runs: dict[tuple[str, str], list[dict[str, str]]] = {}
-    with DATA.open(newline="") as file:
+def cases(path: Path = DATA) -> Iterator[Case]:
+    """Return the forecasts of every recorded training, by time and by CPU time.
+
+    CPU time stands in for a machine without other programs, which affect it less.
+    """
+    runs: dict[tuple[str, str, str], list[dict[str, str]]] = {}
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
         for row in csv.DictReader(file):
-            runs.setdefault((row["run"], row["use"]), []).append(row)
-    for (_, use), table in runs.items():
+            runs.setdefault((row["machine"], row["use"], row["run"]), []).append(row)
+    for (machine, use, _), table in runs.items():
         measured = [
-            busy_row(row["phase"], float(row["duration_s"]), float(row["gross_j"])) for row in table
+            Row(
+                row["phase"],
+                float(row["duration_s"]),
+                float(row["gross_j"]),
+                is_shared=row["shared"] == "1",
+            )
+            for row in table
         ]
         by_cpu_time = [
-            busy_row(MAIN, float(row["cpu_s"]), float(row["cpu_s"]))
+            Row(MAIN, float(row["cpu_s"]), float(row["cpu_s"]))
             for row in table
             if row["phase"] == MAIN
         ]
         for kind, rows in ((MEASURED, measured), (CPU_TIME, by_cpu_time)):
             for seen in SEEN:
                 if 2 * seen <= sum(row.phase == MAIN for row in rows):
-                    group = f"trainings {USES[use]}, {kind}, from {seen} epochs"
-                    yield Case.of(group, rows, seen)
+                    group = f"{USES[use]}, {machine} machine, {kind}"
+                    yield Case.of(f"{group}, from {seen} epochs", rows, seen)
 
 
 def record(run: Run) -> list[dict[str, object]]:
@@ -126,8 +137,9 @@ def record(run: Run) -> list[dict[str, object]]:
     for row in profile.rows:
         index += row.phase == MAIN
         of_steps = f"{cpu_s[epochs[index]]:.4f}" if row.phase == MAIN else ""
-        values = (run.name, "test", max(index, 0), row.phase, f"{row.duration_s:.4f}")
-        rows.append(dict(zip(COLUMNS, (*values, f"{row.gross_j:.4g}", of_steps), strict=True)))
+        values = ("own", run.name, "test", max(index, 0), row.phase, f"{row.duration_s:.4f}")
+        last = (f"{row.gross_j:.4g}", of_steps, int(row.is_shared))
+        rows.append(dict(zip(COLUMNS, (*values, *last), strict=True)))
     return rows
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from benchmarks.forecast_case import Case, busy_row
+from benchmarks.forecast_case import Case
 from joulelab.arrays import Floats
 from joulelab.forecast.profile import MAIN, Row
 
@@ -98,10 +98,10 @@ def cases() -> Iterator[Case]:
             duration_s = pace_s * np.maximum(make(rng, count, scatter), 0.2)
             power_w = POWER_W * (1 + rng.normal(0.0, 0.005, count))
             every = int(rng.choice([1, 2, 3])) if "validated" in kind else count + 1
-            make_row = busy_row if make is _busy else Row
             rows = []
             for i in range(count):
-                rows.append(make_row(MAIN, float(duration_s[i]), float(duration_s[i] * power_w[i])))
+                row = Row(MAIN, float(duration_s[i]), float(duration_s[i] * power_w[i]))
+                rows.append(row._replace(is_shared=make is _busy))
                 if (i + 1) % every == 0:
                     length_s = pace_s * float(0.2 * (1 + rng.normal(0.0, scatter)))
                     rows.append(Row("validate", length_s, 0.6 * POWER_W * length_s))

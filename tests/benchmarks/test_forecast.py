@@ -1,6 +1,8 @@
 """The benchmark of forecasts: replays of recordings, and few simulated runs."""
 
+import csv
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from benchmarks.forecast import table
 from benchmarks.forecast_case import Case, summary
 from benchmarks.forecast_runs import RUNS, Run, record
 
-from benchmarks import forecast_h100, forecast_runs, forecast_simulated
+from benchmarks import forecast_earlier, forecast_h100, forecast_runs, forecast_simulated
 from joulelab.forecast.profile import Row
 
 
@@ -29,13 +31,31 @@ def test_a_row_of_the_table_has_relative_errors():
     assert row.startswith("| a | 2 | 50 % | ")
 
 
-def test_recorded_trainings_are_forecast():
-    found = list(forecast_runs.cases())
-    assert len({one.group for one in found}) == 12
-    held_out = [one for one in found if "not used to choose" in one.group]
-    assert 92 <= summary(held_out)["coverage"] <= 97
-    assert summary(held_out)["half-width"] <= 22
-    assert summary(held_out)["error"] < summary(held_out)["first epoch"]
+@pytest.fixture(scope="module")
+def trainings():
+    return list(forecast_runs.cases())
+
+
+def test_trainings_without_other_programs_are_covered_by_narrow_intervals(trainings):
+    """CPU time stands in for a machine without them. Half of the runs were held back."""
+    groups = {"used": [], "not used": []}
+    for case in trainings:
+        use, machine, kind, _ = case.group.removeprefix("trainings ").split(", ")
+        if (machine, kind) == ("quieter machine", forecast_runs.CPU_TIME):
+            groups[use.removesuffix(" to choose the method")].append(case)
+    assert [len(group) for group in groups.values()] == [29, 29]
+    for group in groups.values():
+        found = summary(group)
+        assert 88 <= found["coverage"] <= 97
+        assert found["half-width"] <= 6
+        assert found["error"] < found["first epoch"]
+
+
+def test_trainings_next_to_other_programs_are_forecast_as_far_as_these_go_on(trainings):
+    found = summary([one for one in trainings if forecast_runs.MEASURED in one.group])
+    assert found["coverage"] >= 70
+    assert found["half-width"] <= 30
+    assert found["error"] < found["first epoch"]
 
 
 def test_the_recorded_gpu_is_forecast():
@@ -53,7 +73,20 @@ def test_simulated_runs_are_forecast(monkeypatch):
     assert summary(found)["error"] < 2
 
 
-def test_a_real_training_is_recorded():
+def test_an_earlier_commit_forecasts_the_same_rows():
+    if not (forecast_earlier.ROOT / ".git").exists():
+        pytest.skip("not a clone of the repository")
+    cases = [case(1000.0), case(1500.0)]
+    found = forecast_earlier.forecasts("HEAD", cases)
+    assert len(found) == 2
+    for one, earlier in zip(cases, found, strict=True):
+        assert earlier.low_j < one.forecast.gross_j < earlier.high_j
+    groups = {"a": [replace(cases[0], earlier=found[0]._replace(low_j=990.0, high_j=1010.0))]}
+    assert table(groups)[0].startswith("|  | forecasts | before: coverage | half-width | coverage ")
+    assert table(groups)[-1].startswith("| a | 1 | 100 % | ")
+
+
+def test_a_real_training_is_recorded(tmp_path):
     assert len({run.name for run in RUNS}) == len(RUNS)
     run = Run(
         model="benchmarks.forecast_models:perceptron",
@@ -69,4 +102,13 @@ def test_a_real_training_is_recorded():
     for row in rows:
         assert float(row["gross_j"]) > 0
         assert (row["phase"] == "epoch") == bool(row["cpu_s"])
+        assert row["shared"] in (0, 1)
     assert np.isfinite(math.fsum(float(row["duration_s"]) for row in rows))
+    with (tmp_path / "own.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, forecast_runs.COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows * 2)
+    assert [one.group for one in forecast_runs.cases(tmp_path / "own.csv")] == [
+        f"trainings not used to choose the method, own machine, {kind}, from 3 epochs"
+        for kind in (forecast_runs.MEASURED, forecast_runs.CPU_TIME)
+    ]

@@ -114,6 +114,21 @@ def test_the_interval_covers_the_sum_and_the_forecast_is_close(kind):
     assert np.median(errors) < 0.03
 
 
+@pytest.mark.parametrize(
+    ("scatter", "seen", "half_width"), [(0.12, 5, 0.2), (0.03, 3, 0.1), (0.01, 5, 0.04)]
+)
+def test_epochs_that_differ_at_random_are_forecast_narrowly(scatter, seen, half_width):
+    """An earlier method gave 46, 17 and 4.4 %; LeNet's epochs scattered by 12 %."""
+    covered, widths = [], []
+    for seed in range(100):
+        x = np.exp(scatter * np.random.default_rng([9, seed]).normal(size=50))
+        total = forecast(x, seen)
+        covered.append(total.low <= x.sum() <= total.high)
+        widths.append((total.high - total.low) / 2 / total.value)
+    assert np.mean(covered) >= 0.93
+    assert np.median(widths) <= half_width
+
+
 def test_other_programs_widen_the_interval():
     x = series(np.random.default_rng(2), 100, scatter=0.05)
     alone, shared = (forecast_total(x[:10], 100, prior=prior) for prior in (ALONE, SHARED))

@@ -4,9 +4,11 @@ import json
 import math
 
 import pytest
+from energy_parts import component_energy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from joulelab.energy.attribution import Share
 from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.errors import UserError
 from joulelab.forecast.profile import Profile, Row
@@ -34,6 +36,23 @@ def test_a_phase_that_returns_every_few_epochs_is_extrapolated(period, epochs, s
     if seen >= period:
         expected |= {"validate": epochs // period, "checkpoint": epochs // period}
     assert counts(rows, epochs) == expected
+
+
+@pytest.mark.parametrize(("fraction", "is_shared"), [(1.0, False), (0.85, False), (0.7, True)])
+def test_programs_that_use_little_of_a_machine_do_not_make_it_shared(fraction, is_shared):
+    share = Share(fraction=fraction, low=0.9 * fraction, high=1.0, method="CPU time")
+    part = component_energy("cpu:0", 10.0, duration_s=1.0, share=share)
+    made = Row.of("epoch", Energy(duration_s=1.0, components={"cpu:0": part}))
+    assert made.is_shared is is_shared
+
+
+def test_other_programs_widen_the_interval_if_they_ran_for_half_of_the_profile():
+    def half_width(shared):
+        rows = [row(gross_j=6000.0 + 50 * (-1) ** i, is_shared=i < shared) for i in range(6)]
+        return Profile(rows).forecast(100).uncertainty
+
+    assert half_width(0) == half_width(2) < half_width(3) / 2
+    assert half_width(3) == half_width(6)
 
 
 def test_two_validations_per_epoch_stay_two():

@@ -22,6 +22,10 @@ from joulelab.uncertain import COVERAGE_FACTOR, is_determined
 MAIN = "epoch"
 """The phase that a run repeats, whole or in sections."""
 
+OTHERS_USE = 0.2
+"""If other programs take a larger part of a component, the machine counts as shared with them: what
+they do less or more later changes the energy by as much."""
+
 LONGEST_S = 1e10
 """A row that lasts 300 years is a mistake."""
 
@@ -31,7 +35,7 @@ class Row(NamedTuple):
 
     Work is the size relative to a typical piece of the phase. The gain uncertainty (relative) is
     one common error of all rows; that of the edges is independent. Both are standard uncertainties.
-    A row is shared if other programs are known to have used the machine.
+    A row is shared if other programs are known to have used much of the machine.
     """
 
     phase: str
@@ -51,7 +55,8 @@ class Row(NamedTuple):
         common_j = math.sqrt(max(0.0, whole_j**2 - edge_j**2))
         gross_j = energy.gross_j
         gain = common_j / gross_j if gross_j > 0 else 0.0
-        is_shared = any(part.share is not None and not part.share.is_whole for part in parts)
+        shares = (part.share for part in parts if part.share is not None)
+        is_shared = any(share.fraction < 1 - OTHERS_USE for share in shares)
         return cls(phase, energy.duration_s, gross_j, work, gain, edge_j, is_shared)
 
     def less(self, inner: Row) -> Row:
@@ -324,7 +329,9 @@ class Profile:
         values, work = (
             np.array([getattr(self.rows[i], name) for i in known]) for name in (quantity, "work")
         )
-        prior = SHARED if any(row.is_shared for row in self.rows) else ALONE
+        shared_s = math.fsum(row.duration_s for row in self.rows if row.is_shared)
+        is_shared = 2 * shared_s >= math.fsum(row.duration_s for row in self.rows)
+        prior = SHARED if is_shared else ALONE
         return forecast_total(values, count, work, prior)
 
     def _with_edges(self, energy: Total, positions: Sequence[int]) -> Total:

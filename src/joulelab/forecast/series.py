@@ -13,13 +13,13 @@ scatter, :math:`\rho`, is slow: other programs come and go, a machine warms up. 
 out, and few pieces cannot show how large it is. It is larger where other programs are known to use
 the machine.
 
-Given :math:`\rho`, the mean of the pieces to come is the best linear unbiased prediction from the
-measured ones (Rasmussen and Williams, *Gaussian Processes for Machine Learning*, 2006, section 2.7
-and eq. 2.42). With a flat prior of :math:`\mu` and a scaled inverse chi-squared prior of
-:math:`\sigma^2` its distribution is Student's t (Gelman et al., *Bayesian Data Analysis*, 3rd ed.,
-section 14.2). The values of :math:`\rho` are weighted by their likelihood. The constants below were
-chosen on simulated series, trainings on two busy processors and spans of an H100. ``python -m
-benchmarks.forecast`` compares forecasts with the truth on others.
+The mean of the pieces to come is the best linear unbiased prediction from the measured ones
+(Rasmussen and Williams, *Gaussian Processes for Machine Learning*, 2006, section 2.7 and eq. 2.42).
+With a flat prior of :math:`\mu` and a scaled inverse chi-squared prior of :math:`\sigma^2` its
+distribution is Student's t (Gelman et al., *Bayesian Data Analysis*, 3rd ed., section 14.2). Some
+machines are ten times as steady as others, so there are several such priors, weighted by their
+likelihood. The constants below were chosen on simulated series, trainings on two processors and
+spans of an H100. ``python -m benchmarks.forecast`` compares forecasts with the truth on others.
 
 Drifts that begin later have no trace in the measured pieces. The variance
 :math:`\delta^2 \ln(N / n)` is added for them, where *n* of *N* pieces were measured: a process with
@@ -43,33 +43,26 @@ from joulelab.errors import UserError
 class Prior(NamedTuple):
     """What is assumed of a series before any of it is measured."""
 
-    slow_fractions: tuple[float, ...]  # of the variance, all equally likely
-    scatter: float  # relative standard deviation of pieces
+    slow_fraction: float  # of the variance
+    length: float  # Number of pieces over which the slow part loses its correlation.
+    scatters: tuple[float, ...]  # Possible standard deviations of pieces, all equally likely.
 
 
-ALONE = Prior((0.0, 0.5), 0.01)
+ALONE = Prior(0.5, 5.0, (0.002, 0.006, 0.02, 0.06))
 """Epochs scatter by 0.3 % on an H100, and by a few percent on a processor."""
 
-SHARED = Prior((0.9,), 0.1)
+SHARED = Prior(0.9, 10.0, (0.05, 0.15))
 """Other programs slow pieces by 10 % and more, for many pieces at a time, so little of the scatter
-averages out."""
+averages out. A single piece, which shows no scatter, is treated alike."""
 
-ONE_PIECE = Prior((0.7,), 0.05)
-"""A single piece shows no scatter."""
-
-PRIOR_FREEDOM = 1.5
-"""How many pieces' worth of evidence the prior scatter is."""
-
-CORRELATION_LENGTH = 10.0
-"""Number of pieces over which the slow part loses its correlation: a quarter of the most pieces,
-the slowest change that a profile can show."""
+PRIOR_FREEDOM = 2.0
+"""How many pieces' worth of evidence a prior scatter is."""
 
 MOST_PIECES = 40
 """Longer series are merged to this many pieces, so that slow changes correlate over several."""
 
-DRIFT = 0.008
-"""Drift for each e-fold of a run's length, from the idle power of an H100 (7.6 % of 119 W, of
-some 300 W, within minutes) and epochs on processors."""
+DRIFT = 0.006
+"""Drift for each e-fold of a run's length."""
 
 FIRST_OVER_LATER = 4.0
 """How far a single piece may be start-up: on a CPU, a first step took up to 3.1 times longer."""
@@ -132,8 +125,8 @@ def forecast_total(
         known = float(np.clip((count - begun) / work, 0, 1) @ values)
         return Total(known, known, known, known, 0)
     seen = float(values.sum())
-    if values.size == 1 and prior is ALONE:
-        prior = ONE_PIECE
+    if values.size == 1:
+        prior = SHARED
     startup = startup_pieces(values / work)
     values, work = values[startup:], work[startup:]
     rest = left * float(values.sum() / work.sum())
@@ -177,7 +170,7 @@ def _future_change(
     Returns:
         The expected value and the 2.5 and 97.5 % quantiles.
     """
-    n, decay = y.size, math.exp(-1 / CORRELATION_LENGTH)
+    n, decay = y.size, math.exp(-1 / prior.length)
     one, at = np.ones(n), np.arange(n)
     freedom = n - 1 + PRIOR_FREEDOM
     gone = 1 - decay**count
@@ -185,42 +178,33 @@ def _future_change(
     slow = decay ** np.abs(np.subtract.outer(at, at))
     ahead = decay ** (n - at) * gone / (count * (1 - decay))
     itself = (count * (1 - decay**2) - 2 * decay * gone) / (count * (1 - decay)) ** 2
-    log_weight, mean, deviation = [], [], []
-    for fraction in prior.slow_fractions:
-        covariance = fraction * slow + (1 - fraction) * np.eye(n)
-        with_future = fraction * ahead
-        solved = np.linalg.solve(covariance, np.column_stack((one, y, with_future)))
-        of_one, of_y, of_future = solved.T
-        precision = float(of_one.sum())
-        plateau = float(of_y.sum()) / precision
-        residual = of_y - plateau * of_one
-        squares = PRIOR_FREEDOM * prior.scatter**2 + float(((y - plateau) * residual).sum())
-        variance = (
-            fraction * itself + (1 - fraction) / count - float((with_future * of_future).sum())
-        )
-        variance += (1 - float(of_future.sum())) ** 2 / precision
-        log_weight.append(
-            -0.5
-            * (np.linalg.slogdet(covariance)[1] + math.log(precision) + freedom * math.log(squares))
-        )
-        mean.append(plateau + float((with_future * residual).sum()) - float(y.mean()))
-        deviation.append(math.sqrt(max(variance, 0.0) * squares / freedom + drift**2))
-    weight = np.exp(np.array(log_weight) - max(log_weight))
+    fraction = prior.slow_fraction
+    covariance = fraction * slow + (1 - fraction) * np.eye(n)
+    with_future = fraction * ahead
+    solved = np.linalg.solve(covariance, np.column_stack((one, y, with_future)))
+    of_one, of_y, of_future = solved.T
+    precision = float(of_one.sum())
+    plateau = float(of_y.sum()) / precision
+    residual = of_y - plateau * of_one
+    variance = fraction * itself + (1 - fraction) / count - float((with_future * of_future).sum())
+    variance += (1 - float(of_future.sum())) ** 2 / precision
+    mean = plateau + float((with_future * residual).sum()) - float(y.mean())
+    assumed = PRIOR_FREEDOM * np.array(prior.scatters) ** 2
+    squares = assumed + float(((y - plateau) * residual).sum())
+    log_weight = 0.5 * (PRIOR_FREEDOM * np.log(assumed) - freedom * np.log(squares))
+    weight = np.exp(log_weight - log_weight.max())
     weight /= weight.sum()
-    m, s = np.array(mean), np.array(deviation)
-    low, high = (_quantile(p, weight, m, s, freedom) for p in (_TAIL, 1 - _TAIL))
-    return float((weight * m).sum()), low, high
+    deviation = np.sqrt(max(variance, 0.0) * squares / freedom + drift**2)
+    reach = _reach(weight, deviation, freedom)
+    return mean, mean - reach, mean + reach
 
 
-def _quantile(p: float, weight: Floats, mean: Floats, deviation: Floats, freedom: float) -> float:
-    """Compute a quantile of a mixture of Student's t distributions, which lies between theirs."""
+def _reach(weight: Floats, deviation: Floats, freedom: float) -> float:
+    """Compute the 97.5 % quantile of a mixture of centred Student's t distributions."""
     optimize, special = load_scipy()
-    ends = mean + deviation * special.stdtrit(freedom, p)
-    low, high = float(ends.min()), float(ends.max())
-    if high - low <= 1e-12 * max(1.0, abs(low)):
-        return low
+    ends = deviation * special.stdtrit(freedom, 1 - _TAIL)
 
     def excess(x: float) -> float:
-        return float((weight * special.stdtr(freedom, (x - mean) / deviation)).sum()) - p
+        return float((weight * special.stdtr(freedom, x / deviation)).sum()) - (1 - _TAIL)
 
-    return float(optimize.brentq(excess, low - 1e-9, high + 1e-9, xtol=1e-9))
+    return float(optimize.brentq(excess, ends.min() - 1e-9, ends.max() + 1e-9, xtol=1e-9))
