@@ -7,9 +7,9 @@ recorded on an H100, and draws random series (half a minute). It prints a table 
 ``--against COMMIT`` adds what the package at an earlier commit of this repository forecasts from
 the same rows (half a minute more). 31dca85^ was the last with another method.
 
-Widths that cover 95 % of every group are impossible: a change after the profile has no trace in it.
-Intervals 0.7 times as wide would cover 89 % of the simulated runs. To cover 95 % of those that are
-throttled, or of trainings next to programs that come and go, all would need twice the width.
+No width covers 95 % of every group: a change after the profile has no trace in it. To cover 92 % of
+trainings next to programs that come and go, or of runs throttled later, all intervals would have to
+be 2 or 1.5 times as wide; half of the width of 31dca85^ would cover 89 % of the simulated runs.
 
 The simple rules are the first epoch times the number of epochs, as CarbonTracker predicts, and the
 mean of the epochs.

@@ -51,8 +51,7 @@ def test_other_programs_widen_the_interval_if_they_ran_for_half_of_the_profile()
         rows = [row(gross_j=6000.0 + 50 * (-1) ** i, is_shared=i < shared) for i in range(6)]
         return Profile(rows).forecast(100).uncertainty
 
-    assert half_width(0) == half_width(2) < half_width(3) / 2
-    assert half_width(3) == half_width(6)
+    assert half_width(0) == half_width(2) < half_width(3) == half_width(6)
 
 
 def test_two_validations_per_epoch_stay_two():

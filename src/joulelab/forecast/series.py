@@ -11,7 +11,7 @@ Pieces differ by factors (a machine twice as busy takes twice as long), so they 
 logarithms: the interval of what is left is symmetric there and never reaches below 0. Part of the
 scatter, :math:`\rho`, is slow: other programs come and go, a machine warms up. It does not average
 out, and few pieces cannot show how large it is. It is larger where other programs are known to use
-the machine.
+the machine, and otherwise at most 2 %.
 
 The mean of the pieces to come is the best linear unbiased prediction from the measured ones
 (Rasmussen and Williams, *Gaussian Processes for Machine Learning*, 2006, section 2.7 and eq. 2.42).
@@ -43,17 +43,24 @@ from joulelab.errors import UserError
 class Prior(NamedTuple):
     """What is assumed of a series before any of it is measured."""
 
-    slow_fraction: float  # of the variance
-    length: float  # Number of pieces over which the slow part loses its correlation.
-    scatters: tuple[float, ...]  # Possible standard deviations of pieces, all equally likely.
+    scatters: tuple[float, ...]  # Possible values of sigma, all equally likely.
+    slow: float  # Largest standard deviation of the slow part.
 
 
-ALONE = Prior(0.5, 5.0, (0.002, 0.006, 0.02, 0.06))
-"""Epochs scatter by 0.3 % on an H100, and by a few percent on a processor."""
+ALONE = Prior((0.003, 0.01, 0.03, 0.1), slow=0.02)
+"""Epochs scatter by 0.3 % on an H100, and by a few percent on a processor. What changes them
+slowly, for example clocks and temperatures, changes them little."""
 
-SHARED = Prior(0.9, 10.0, (0.05, 0.15))
-"""Other programs slow pieces by 10 % and more, for many pieces at a time, so little of the scatter
-averages out. A single piece, which shows no scatter, is treated alike."""
+SHARED = Prior((0.05, 0.15), slow=1.0)
+"""Other programs slow pieces by 10 % and more, for many pieces at a time. One or two pieces, which
+hardly show scatter, are treated alike."""
+
+SLOW_FRACTION = 0.9
+"""Largest part of the variance that is slow."""
+
+CORRELATION_LENGTH = 10.0
+"""Number of pieces over which the slow part loses its correlation: a quarter of the most pieces,
+the slowest change that a profile can show."""
 
 PRIOR_FREEDOM = 2.0
 """How many pieces' worth of evidence a prior scatter is."""
@@ -61,7 +68,7 @@ PRIOR_FREEDOM = 2.0
 MOST_PIECES = 40
 """Longer series are merged to this many pieces, so that slow changes correlate over several."""
 
-DRIFT = 0.006
+DRIFT = 0.005
 """Drift for each e-fold of a run's length."""
 
 FIRST_OVER_LATER = 4.0
@@ -125,7 +132,7 @@ def forecast_total(
         known = float(np.clip((count - begun) / work, 0, 1) @ values)
         return Total(known, known, known, known, 0)
     seen = float(values.sum())
-    if values.size == 1:
+    if values.size <= 2:
         prior = SHARED
     startup = startup_pieces(values / work)
     values, work = values[startup:], work[startup:]
@@ -170,41 +177,48 @@ def _future_change(
     Returns:
         The expected value and the 2.5 and 97.5 % quantiles.
     """
-    n, decay = y.size, math.exp(-1 / prior.length)
-    one, at = np.ones(n), np.arange(n)
+    n, decay = y.size, math.exp(-1 / CORRELATION_LENGTH)
+    at = np.arange(n)
     freedom = n - 1 + PRIOR_FREEDOM
     gone = 1 - decay**count
     # Correlations of the slow part: within the pieces, of the future mean with them and itself.
     slow = decay ** np.abs(np.subtract.outer(at, at))
     ahead = decay ** (n - at) * gone / (count * (1 - decay))
     itself = (count * (1 - decay**2) - 2 * decay * gone) / (count * (1 - decay)) ** 2
-    fraction = prior.slow_fraction
-    covariance = fraction * slow + (1 - fraction) * np.eye(n)
+    # One row per prior scatter.
+    scatter = np.array(prior.scatters)
+    fraction = np.minimum(SLOW_FRACTION, (prior.slow / scatter) ** 2)[:, None]
+    covariance = fraction[..., None] * slow + (1 - fraction[..., None]) * np.eye(n)
     with_future = fraction * ahead
-    solved = np.linalg.solve(covariance, np.column_stack((one, y, with_future)))
-    of_one, of_y, of_future = solved.T
-    precision = float(of_one.sum())
-    plateau = float(of_y.sum()) / precision
-    residual = of_y - plateau * of_one
-    variance = fraction * itself + (1 - fraction) / count - float((with_future * of_future).sum())
-    variance += (1 - float(of_future.sum())) ** 2 / precision
-    mean = plateau + float((with_future * residual).sum()) - float(y.mean())
-    assumed = PRIOR_FREEDOM * np.array(prior.scatters) ** 2
-    squares = assumed + float(((y - plateau) * residual).sum())
-    log_weight = 0.5 * (PRIOR_FREEDOM * np.log(assumed) - freedom * np.log(squares))
+    columns = np.broadcast_arrays(np.ones(n), y, with_future)
+    solved = np.linalg.solve(covariance, np.stack(columns, axis=-1))
+    of_one, of_y, of_future = np.moveaxis(solved, -1, 0)
+    precision = of_one.sum(axis=1)
+    plateau = of_y.sum(axis=1) / precision
+    residual = of_y - plateau[:, None] * of_one
+    assumed = PRIOR_FREEDOM * scatter**2
+    squares = assumed + ((y - plateau[:, None]) * residual).sum(axis=1)
+    variance = fraction[:, 0] * itself + (1 - fraction[:, 0]) / count
+    variance += (1 - of_future.sum(axis=1)) ** 2 / precision - (with_future * of_future).sum(axis=1)
+    evidence = PRIOR_FREEDOM * np.log(assumed) - freedom * np.log(squares)
+    log_weight = 0.5 * (evidence - np.linalg.slogdet(covariance)[1] - np.log(precision))
     weight = np.exp(log_weight - log_weight.max())
     weight /= weight.sum()
-    deviation = np.sqrt(max(variance, 0.0) * squares / freedom + drift**2)
-    reach = _reach(weight, deviation, freedom)
-    return mean, mean - reach, mean + reach
+    mean = plateau + (with_future * residual).sum(axis=1) - float(y.mean())
+    deviation = np.sqrt(np.maximum(variance, 0.0) * squares / freedom + drift**2)
+    low, high = (_quantile(p, weight, mean, deviation, freedom) for p in (_TAIL, 1 - _TAIL))
+    return float((weight * mean).sum()), low, high
 
 
-def _reach(weight: Floats, deviation: Floats, freedom: float) -> float:
-    """Compute the 97.5 % quantile of a mixture of centred Student's t distributions."""
+def _quantile(p: float, weight: Floats, mean: Floats, deviation: Floats, freedom: float) -> float:
+    """Compute a quantile of a mixture of Student's t distributions, which lies between theirs."""
     optimize, special = load_scipy()
-    ends = deviation * special.stdtrit(freedom, 1 - _TAIL)
+    ends = mean + deviation * special.stdtrit(freedom, p)
+    low, high = float(ends.min()), float(ends.max())
+    if high - low <= 1e-12 * max(1.0, abs(low)):
+        return low
 
     def excess(x: float) -> float:
-        return float((weight * special.stdtr(freedom, x / deviation)).sum()) - (1 - _TAIL)
+        return float((weight * special.stdtr(freedom, (x - mean) / deviation)).sum()) - p
 
-    return float(optimize.brentq(excess, ends.min() - 1e-9, ends.max() + 1e-9, xtol=1e-9))
+    return float(optimize.brentq(excess, low - 1e-9, high + 1e-9, xtol=1e-9))
