@@ -53,7 +53,7 @@ slowly, for example clocks and temperatures, changes them little."""
 
 SHARED = Prior((0.05, 0.15), slow=1.0)
 """Other programs slow pieces by 10 % and more, for many pieces at a time. One or two pieces, which
-hardly show scatter, are treated alike."""
+hardly show scatter, are treated in the same way."""
 
 SLOW_FRACTION = 0.9
 """Largest part of the variance that is slow."""
