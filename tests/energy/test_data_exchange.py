@@ -38,6 +38,12 @@ def test_rate_between_readings_is_constant():
     assert sent(recorded, (0, 1), (2, 3)) == (400, 400, 400)
 
 
+def test_time_in_several_windows_counts_once():
+    recorded = trace([0, 1, 2, 3], [50, 150, 150, 450])
+    assert sent(recorded, (0, 3), (0, 1), (2, 3)) == (400, 400, 400)
+    assert sent(recorded, (2, 3), (0, 1), (0, 1)) == (400, 400, 400)
+
+
 def test_whole_job_has_all_up_to_the_readings_around_it():
     recorded = trace([0, 1, 2, 3], [50, 150, 150, 450])
     assert sent(recorded, (0.5, 2.5), is_whole=True) == (400, 0, 400)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self, TypedDict, cast
 import numpy as np
 
 from joulelab.arrays import Floats, Indices, Integers
+from joulelab.energy.estimator import merge_ranges
 from joulelab.format import join_words, quantity
 from joulelab.recording.span_columns import Windows
 from joulelab.recording.trace import Trace
@@ -123,7 +124,7 @@ class DataExchange:
 def data_exchanged(
     trace: Trace, windows: Sequence[Window], *, is_whole: bool = False
 ) -> DataExchange:
-    """Return the data that was exchanged within windows of time; windows that overlap add up.
+    """Return the data that was exchanged within windows of time. Time in several counts once.
 
     Args:
         trace: The recording.
@@ -132,6 +133,8 @@ def data_exchanged(
             around them is its own.
     """
     columns = Windows.of(windows)
+    if not columns.are_apart:
+        columns = Windows(*merge_ranges(np.column_stack((columns.start_ns, columns.stop_ns))).T)
     moments: dict[bytes, _Moments] = {}
     found = {}
     for i, channel in enumerate(trace.channels):
