@@ -11,9 +11,9 @@ import pytest
 
 from joulelab.errors import UserError
 from joulelab.logs.columns import LogOptions
-from joulelab.logs.csv_table import LONGEST_LINE
 from joulelab.logs.power_log import read_logs
 from joulelab.logs.span_energies import ImportedSpan, energy_rows
+from joulelab.logs.text_files import LONGEST_LINE
 
 
 def read(tmp_path, text, **options):

@@ -102,7 +102,6 @@ _PER_INTERVAL = re.compile(
     re.IGNORECASE,
 )
 PLAIN_POWER_W = (1.0, 1000.0)  # Typical values outside may be in kilowatts or milliwatts.
-MOST_BOARD_W = 1500.0  # No board draws more for long.
 MOST_PRESENT = 0.9  # A view of power with this share of the values of the fullest one is as good.
 
 
@@ -311,19 +310,6 @@ def _energy_kind(text: str, name: Name) -> str | None:
     if _PER_INTERVAL.search(text) or name.words & _INTERVAL_WORDS:
         return "interval"
     return "counter" if name.words & _COUNTER_WORDS else None
-
-
-def check_plain_power(table: Table, column: Column, value: Floats) -> None:
-    """Raise an error if numbers without a unit may be in kilowatts or milliwatts."""
-    drawn = np.abs(value[value != 0])
-    typical = float(np.median(drawn)) if drawn.size else 0.0
-    low_w, high_w = (0.0, MOST_BOARD_W) if column.stem in NVIDIA_POWER else PLAIN_POWER_W
-    if column.note and (typical > high_w or 0 < typical < low_w):
-        raise UserError(
-            f"{table.path}: the unit of column {column.name!r} is unknown",
-            why=f"its values are about {typical:.3g}",
-            hint="state it with --power-unit, for example W or mW",
-        )
 
 
 def _cell_unit(cells: Sequence[str]) -> str | None:

@@ -7,16 +7,12 @@ left out with a note.
 
 from __future__ import annotations
 
-import codecs
 import csv
-import gzip
 import itertools
 import re
 import string
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,22 +24,18 @@ from joulelab.arrays import Floats
 from joulelab.errors import UserError
 from joulelab.format import count
 from joulelab.logs.cells import CellKind, NumberReader, decimal_mark, is_absent, is_value, kind_of
+from joulelab.logs.row_joining import check_split_numbers, join, join_row, shown, split_time
+from joulelab.logs.text_files import open_text, read_blocks, read_lines
 
 Converter = Callable[[Sequence[str]], Floats]  # Texts to numbers, NaN for no value.
 
-GZIP_MAGIC = b"\x1f\x8b"
 COMMENT = "#"
 DELIMITERS = ",;\t|"
 _SEPARATORS = set(";\t|")  # Unlike commas, they stand in no number or time.
 SAMPLE_ROWS = 200
 MOST_PREAMBLE = 100  # The header follows at most this many other lines.
 CELLS_PER_CHUNK = 1 << 19
-ENCODING_BYTES = 4096
-BLOCK_CHARACTERS = 1 << 18
-LONGEST_LINE = 100_000  # Characters. The csv module refuses cells of more than 131,072.
-MOST_LINES = 30_000_000  # More readings would not fit into the memory of a usual machine.
 MOST_SHORT = 0.1  # A file of which a larger share of rows is short has another layout.
-SHOWN = 60  # Characters of a line in a message.
 _DOCUMENT = re.compile(r"\s*(?:(<[?!\w])|\{|\[\s*(?:\{|$))")
 _UNITS_ROW = re.compile(
     r"[\[(]?\s*(?:[nuµm]?s|sec\w*|[kmuµ]?w|watts?|[kmu]?j|joules?|[km]?wh|%|pct|percent|°?c|celsius|"
@@ -72,7 +64,7 @@ class Table:
 
     def shown_line(self) -> str:
         """Return the beginning of its first row, or else of its header, for a message."""
-        return _shown(self.delimiter.join(self.sample[0] if self.sample else self.names))
+        return shown(self.delimiter.join(self.sample[0] if self.sample else self.names))
 
     def rows(self) -> Iterator[list[str]]:
         """Iterate over all rows of cells, without the header; some may be short."""
@@ -126,7 +118,7 @@ class Table:
         before = self.skipped
         others = {text[:1] for text in (*self.headings, COMMENT, *string.whitespace)}
         latest: list[str] = []
-        for block in _blocks(file):
+        for block in read_blocks(file):
             lines = [line for line in block if line[0] not in others]
             if before or len(lines) < len(block):
                 lines = []
@@ -194,10 +186,10 @@ class _Shape:
             raise UserError(
                 f"{self.table.path}: {count(self.short, 'row')} of {self.rows} have fewer cells "
                 f"than the header",
-                why=f"the first is {_shown(self.table.delimiter.join(self.example))!r}",
+                why=f"the first is {shown(self.table.delimiter.join(self.example))!r}",
             )
         if self.message_lines:
-            example = _shown(self.messages[0])
+            example = shown(self.messages[0])
             notes.append(f"skipped {count(self.message_lines, 'line')} of text ({example!r})")
         if self.short:
             notes.append(f"skipped {count(self.short, 'line')} with too few columns")
@@ -216,70 +208,9 @@ class _Shape:
         cells = tuple(cell.strip() for cell in row)
         if cells[: len(self.table.names)] != self.table.names:
             raise UserError(
-                f"{self.table.path}: the columns change at {_shown(', '.join(cells))!r}",
+                f"{self.table.path}: the columns change at {shown(', '.join(cells))!r}",
                 hint="split the file there",
             )
-
-
-def join(path: Path, row: Sequence[str], width: int, delimiter: str) -> list[str]:
-    """Join the cells of a row that were split at a comma, or raise a :class:`UserError`."""
-    joined = join_row(row, width, delimiter)
-    if joined is None:
-        raise UserError(
-            f"{path}: a row has {len(row)} cells, the header {width}",
-            why=f"the row is {_shown(delimiter.join(row))!r}",
-            hint="put cells that contain the delimiter in quotes",
-        )
-    return joined
-
-
-def join_row(row: Sequence[str], width: int, delimiter: str) -> list[str] | None:
-    """Join the cells of a row with too many; ``None`` if there is no or more than one way.
-
-    Joined are the fraction of a time that has a decimal comma, a text that contains the delimiter,
-    and a number with its unit; each only if all other cells keep their form.
-
-    Example:
-        >>> join_row(["12:00:01", "25", "97", "250"], 3, ",")
-        ['12:00:01,25', '97', '250']
-        >>> join_row(["1.0", "Board", " rev 2", "250 W"], 3, ",")
-        ['1.0', 'Board, rev 2', '250 W']
-        >>> join_row(["1.0", "12", "5", "97"], 3, ",") is None
-        True
-    """
-    cells = [cell.strip() for cell in row]
-    at = next((i for i in range(len(cells) - 1) if _is_fraction(*cells[i : i + 2])), None)
-    if len(cells) > width and at is not None:
-        cells[at : at + 2] = [f"{cells[at]},{cells[at + 1]}"]
-    excess = len(cells) - width
-    if excess == 0:
-        return cells
-    parts = [cells[i : i + excess + 1] for i in range(width)]
-    numbers = [i for i in range(width) if _are_digits(parts[i])]
-    if not (numbers or any(cells[width:])):
-        return cells[:width]
-    texts = [i for i in range(width) if all(kind_of(cell) is CellKind.TEXT for cell in parts[i])]
-    ways = numbers + texts
-    if len(ways) != 1 or not any(cells[width:]) or not any(map(str.isalpha, parts[ways[0]][-1])):
-        return None
-    at, end = ways[0], ways[0] + excess + 1
-    return [*cells[:at], delimiter.join([cells[at], *row[at + 1 : end]]).strip(), *cells[end:]]
-
-
-_SECONDS = re.compile(r"\d:\d\d:\d\d$")
-_FRACTION = re.compile(r"\d{1,9}(?: ?(?:Z|UTC|[+-]\d{2}:?\d{2}))?(?: ?[AP]M)?")
-
-
-def _is_fraction(time: str, fraction: str) -> bool:
-    """Return whether two cells are a time that was split at its decimal comma."""
-    is_time = _SECONDS.search(time) and kind_of(time) is CellKind.TIME
-    return bool(is_time and _FRACTION.fullmatch(fraction))
-
-
-def _are_digits(cells: Sequence[str]) -> bool:
-    """Return whether cells may be a number that was split at its commas, with or without a unit."""
-    digits = all(re.fullmatch(r"\d+(?:\s*[A-Za-zµ%]+)?", cell) for cell in cells[1:])
-    return bool(re.fullmatch(r"[-+]?\d+", cells[0])) and digits
 
 
 def open_table(path: Path, sample_rows: int = SAMPLE_ROWS) -> Table:
@@ -335,7 +266,7 @@ def _inspect(
         return None
     if not header:
         usual = Counter(map(len, others)).most_common(1)[0][0]
-        split = _split_time(others, usual)
+        split = split_time(others, usual)
         if split:
             others = [tuple(join_row(row, usual - 1, delimiter) or row) for row in others]
         names = tuple(str(i + 1) for i in range(usual - split))
@@ -345,7 +276,7 @@ def _inspect(
         if len(joined) == len(names):
             sample.append(tuple(joined))
     if not header and delimiter == ",":
-        _check_split_numbers(path, sample)
+        check_split_numbers(path, sample)
     marks = {decimal_mark(cells) for cells in zip(*sample, strict=True) if _has_comma(cells)}
     # Commas between cells and decimal commas rarely occur together.
     is_point = None not in marks or (delimiter == "," and _has_point(sample))
@@ -451,111 +382,12 @@ def _commented_header(
     return (), frozenset(), first
 
 
-def _split_time(rows: Sequence[Sequence[str]], width: int) -> bool:
-    """Return whether all rows without a header have a time that was split at its decimal comma."""
-    found = []
-    for row in rows:
-        if len(row) == width:
-            at = next((i for i in range(width - 1) if _is_fraction(*row[i : i + 2])), None)
-            if at is None:
-                return False
-            found.append(row[at + 1])
-    digits = [text[: len(text) - len(text.lstrip("0123456789"))] for text in found]
-    has_zone = all(len(text) > len(one) for text, one in zip(found, digits, strict=True))
-    same = len({len(one) for one in digits}) == 1 and len(digits[0]) in (3, 6, 9)
-    return bool(found) and (has_zone or (same and any(one[0] == "0" for one in digits)))
-
-
-def _check_split_numbers(path: Path, sample: Sequence[Sequence[str]]) -> None:
-    """Raise an error if rows without a header have decimal commas and commas between cells."""
-    for whole, fraction in itertools.pairwise(zip(*sample, strict=True)):
-        digits = [re.fullmatch(r"(\d+)\s*[A-Za-zµ%]+", cell) for cell in fraction]
-        if not all(digits) or not all(re.fullmatch(r"[-+]?\d+", cell) for cell in whole):
-            continue
-        texts = [match[1] for match in digits if match]
-        is_index = set(whole) <= {str(i) for i in range(len(set(whole)))}
-        if any(len(text) > 1 and text[0] == "0" for text in texts) or not (
-            is_index or any(len(text) > 1 for text in texts)
-        ):
-            raise UserError(
-                f"{path}: numbers seem to be split at decimal commas",
-                why=f"{whole[0]!r} is followed by {fraction[0]!r}",
-                hint="write them with a decimal point, or separate cells by semicolons",
-            )
-
-
 def _has_comma(cells: Iterable[str]) -> bool:
     return any("," in cell and kind_of(cell) is not CellKind.TEXT for cell in cells)
 
 
 def _has_point(rows: Iterable[Sequence[str]]) -> bool:
     return any(re.fullmatch(r"[-+]?\d*\.\d+(\s*\D+)?", cell) for row in rows for cell in row)
-
-
-@contextmanager
-def open_text(path: Path) -> Iterator[TextIO]:
-    """Open a text file, decompressing gzip content; raise a :class:`UserError` if it is damaged."""
-    try:
-        with path.open("rb") as file:
-            packed = file.read(2) == GZIP_MAGIC
-        opener = gzip.open if packed else open
-        with opener(path, "rb") as file:
-            encoding = _encoding(file.read(ENCODING_BYTES), path)
-        with opener(path, "rt", encoding=encoding, errors="replace") as text:
-            yield text
-    except EOFError as error:
-        raise UserError(
-            f"cannot read {path}", why="the gzip file is cut short", hint="copy it again"
-        ) from error
-    except csv.Error as error:
-        raise UserError(f"cannot read {path}", why=f"not a CSV file: {error}") from error
-    except (OSError, zlib.error) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"cannot read {path}", why=why.lower()) from error
-
-
-def _encoding(beginning: bytes, path: Path) -> str:
-    """Choose UTF-8, or UTF-16, which PowerShell writes when output is redirected to a file."""
-    if beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    # Property lists, which are text, are separated by NUL.
-    if b"\0" in beginning and not beginning.startswith(b"<?xml"):
-        raise UserError(f"{path} is not a text file", hint="give a CSV file, plain or gzip")
-    return "utf-8-sig"
-
-
-def read_lines(file: TextIO, longest: int = LONGEST_LINE) -> Iterator[str]:
-    """Iterate over lines of limited length and number, with their line ends."""
-    return itertools.chain.from_iterable(_blocks(file, longest))
-
-
-def _blocks(file: TextIO, longest: int = LONGEST_LINE) -> Iterator[list[str]]:
-    """Iterate over parts of a file, as lines of limited length and number that are not empty."""
-    number, rest = 0, ""
-    while block := file.read(BLOCK_CHARACTERS):
-        *lines, rest = f"{rest}{block}".split("\n")
-        if len(rest) > longest or max(map(len, lines), default=0) > longest:
-            raise UserError(
-                f"cannot read {file.name}",
-                why=f"it has a line of more than {longest:,} characters",
-                hint="give a table with one reading per line",
-            )
-        number += len(lines)
-        if number > MOST_LINES:
-            raise UserError(
-                f"cannot read {file.name}",
-                why=f"it has more than {MOST_LINES:,} lines",
-                hint="split it",
-            )
-        yield [f"{line}\n" for line in lines]
-    if rest:
-        yield [rest]
-
-
-def _shown(text: str) -> str:
-    """Return a part of a line for a message, without control characters."""
-    text = "".join(one if one.isprintable() else " " for one in text)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def _form(cell: str) -> tuple[int, int, str]:

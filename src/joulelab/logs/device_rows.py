@@ -18,7 +18,7 @@ import numpy as np
 
 from joulelab.arrays import Bools, Floats, Indices
 from joulelab.errors import UserError
-from joulelab.format import count, percent
+from joulelab.format import percent
 from joulelab.logs.cells import CellKind, is_absent, kind_of
 from joulelab.logs.columns import (
     NVIDIA_POWER,
@@ -32,20 +32,10 @@ from joulelab.logs.csv_table import Table
 from joulelab.sensors.sensor import Quantity
 
 MOST_DEVICES = 1024
-MOST_BY_ORDER = 64
 LEAST_UTILIZATION = 64  # Numbers of GPUs that take turns from row to row are smaller.
 TURNS = 0.9  # Share of polls or rounds in which each value of a column of devices occurs once.
 BURST = 0.25  # Rows of one poll are closer than this share of the usual pause between polls.
-LONG_PAUSE = 1.5
-"""Where devices are read slowly, pauses this many times as long as usual steps may separate polls,
-if they come after the same number of rows throughout."""
 LEAST_POLLS = 5
-REGULAR = 0.5  # Polls are regular if the middle half of their distances is within this share.
-MOST_DOUBLES = 0.05  # Share of times that a single device may repeat, for a clock of whole seconds.
-DISTINCT_SIGMAS = 6.0  # Means of two devices that differ by this many standard errors are distinct.
-LEAST_RATIO = 1.25  # Rows that cycle through levels this far apart are of several devices.
-LEAST_ROUNDS = 20
-MOST_CYCLE = 16
 
 _BOARDS = (
     "gpu_index", "gpu_id", "index", "gpu", "minor_number", "uuid", "gpu_uuid", "pci_bus_id",
@@ -67,7 +57,7 @@ _ENERGY_UNITS = {*UNITS[Quantity.POWER], *UNITS[Quantity.ENERGY], *TIME_UNITS}
 _UTILIZATIONS = {"gpu", "cpu", "npu"}
 _LABELS = {"name", "id", "unit", "component"}
 """Names of devices, and as often of utilisations or of what ran."""
-_HINT = (
+DEVICE_HINT = (
     "name the column that distinguishes devices with --device-column, or state the number of "
     "devices with --devices (1 if all rows are of one)"
 )
@@ -146,7 +136,7 @@ def choose_device_columns(
             raise UserError(
                 f"{table.path}: column {table.names[found]!r} may distinguish devices, or what ran",
                 why="its values take turns from row to row",
-                hint=_HINT,
+                hint=DEVICE_HINT,
             )
         if found is not None:
             note = f"column {table.names[found]!r} is read as the {what} of a device"
@@ -231,7 +221,7 @@ def _single(
                 raise UserError(
                     f"{table.path}: it is unclear whether {table.names[i]!r} distinguishes devices",
                     why=f"in {percent(turns[i].share)} of the polls its values occur once each",
-                    hint=_HINT,
+                    hint=DEVICE_HINT,
                 )
             note = f"column {table.names[i]!r} changes over time: it is not taken for a device"
             return DeviceColumns(note=note)
@@ -355,149 +345,3 @@ def check_parts(table: Table, names: Sequence[str]) -> None:
             why=f"they are {', '.join(sorted(names))}",
             hint="choose one with --gpu",
         )
-
-
-def split_by_order(
-    table: Table,
-    t_s: Floats,
-    values: Sequence[Floats],
-    powers: Sequence[Floats],
-    options: LogOptions,
-) -> tuple[list[DeviceRows], str]:
-    """Distinguish the devices of rows without a column for them by their order in each poll.
-
-    ``t_s`` are the finite times in the order of the file, ``values`` the columns of readings, and
-    ``powers`` those of power.
-
-    Returns:
-        The devices, and a note.
-
-    Raises:
-        UserError: Polls have several rows, but not always the same number.
-    """
-    everything = [DeviceRows("", "", np.arange(t_s.size))]
-    if options.devices == 1 or t_s.size < 2:
-        return everything, ""
-    polls = _polls(table, t_s, options)
-    several = options.devices or polls.usual
-    if several == 1:
-        if options.devices is None and _is_regular(np.diff(t_s)):
-            _check_cycles(table, powers)
-        return everything, ""
-    # The first and the last poll may be cut.
-    inner = polls.sizes[1:-1] if polls.sizes.size > 2 else polls.sizes
-    uneven = inner[inner % several > 0] if polls.usual > 1 else inner[:0]
-    if uneven.size or (several > MOST_BY_ORDER and options.devices is None):
-        why = f"most polls have {several} rows, {count(uneven.size, 'poll')} of {inner.size} others"
-        raise UserError(
-            f"{table.path} has several rows per poll and no column that distinguishes devices",
-            why=why if uneven.size else f"they have {several}",
-            hint=_HINT,
-        )
-    if options.devices is None:
-        _check_distinct(table, t_s, polls, values)
-    is_cut = polls.usual > 1 and polls.sizes.size > 2 and polls.sizes[0] % several
-    first = int(polls.sizes[0]) if is_cut else 0
-    position = np.arange(t_s.size - first) % several
-    note = (
-        f"{count(several, 'row')} per poll and no column that distinguishes devices: they are "
-        "distinguished by their order"
-    )
-    return [
-        DeviceRows(str(i), f"{usual_device(table)}:{i}", first + np.flatnonzero(position == i))
-        for i in range(several)
-    ], note
-
-
-class _Polls(NamedTuple):
-    """The rows of a log in groups that were written at once."""
-
-    starts: Indices  # Position of the first row of each.
-    sizes: Indices
-    usual: int  # Rows of most polls; 1 for a log of single rows.
-
-
-def _polls(table: Table, t_s: Floats, options: LogOptions) -> _Polls:
-    """Group rows in the order of the file to polls."""
-    steps = np.diff(t_s)
-    found = _Polls(np.arange(t_s.size), np.ones(t_s.size, dtype=np.intp), 1)
-    after_long = np.append(True, (steps < 0) | (steps >= LONG_PAUSE * np.median(steps)))
-    for begins in (begins_poll(t_s), after_long):
-        starts = np.flatnonzero(begins)
-        sizes = np.diff(starts, append=t_s.size)
-        bursts = np.flatnonzero(sizes > 1)
-        if not bursts.size:
-            continue
-        is_rare = bursts.size <= max(MOST_DOUBLES * sizes.size, 1)
-        if is_rare and sizes.max() == 2 and np.all(np.diff(bursts) > 1) and sizes.size > 2:
-            # A late read of a single device, or a clock of whole seconds.
-            return found
-        numbers, often = np.unique(sizes, return_counts=True)
-        usual = int(numbers[numbers > 1][often[numbers > 1].argmax()])
-        is_even = bool(np.all(sizes[1:-1] % usual == 0)) and sizes.size >= LEAST_POLLS
-        is_regular = sizes.size >= LEAST_POLLS and _is_regular(np.diff(t_s[starts]))
-        # Reads of one device that are late now and then have groups of varying sizes between them.
-        is_steady = np.count_nonzero(np.diff(sizes[1:-1])) <= MOST_DOUBLES * sizes.size
-        if begins is not after_long:
-            if is_even or is_regular or np.any(steps == 0):
-                return _Polls(starts, sizes, usual)
-        elif (
-            sizes.size >= LEAST_ROUNDS
-            and (is_even or (is_regular and is_steady))
-            and options.devices is None
-        ):
-            raise UserError(
-                f"{table.path} pauses after every {usual} rows, as if {usual} devices were read",
-                hint=_HINT,
-            )
-    return found
-
-
-def _is_regular(steps: Floats) -> bool:
-    """Return whether the middle half of steps is about the same."""
-    low, middle, high = np.quantile(steps, (0.25, 0.5, 0.75))
-    return bool(high - low <= REGULAR * middle)
-
-
-def _check_cycles(table: Table, powers: Sequence[Floats]) -> None:
-    """Raise an error if the rows may be of several devices that take turns at an even pace."""
-    for value in powers:
-        if cycle := _cycle(value):
-            raise UserError(
-                f"{table.path}: its rows repeat {cycle} levels, as if {cycle} devices took turns",
-                hint=_HINT,
-            )
-
-
-def _cycle(value: Floats) -> int | None:
-    """Return after how many rows the values repeat levels far apart; ``None`` if they do not."""
-    value = value[np.isfinite(value)][:2000]
-    if value.size < 2 * LEAST_ROUNDS or np.ptp(value) == 0:
-        return None
-    for size in range(2, min(MOST_CYCLE, value.size // LEAST_ROUNDS) + 1):
-        rounds = value[: value.size // size * size].reshape(-1, size)
-        means, scatter = rounds.mean(axis=0), rounds.std(axis=0).max()
-        low, high = float(means.min()), float(means.max())
-        if high >= LEAST_RATIO * low and DISTINCT_SIGMAS * scatter < high - low:
-            return size
-    return None
-
-
-def _check_distinct(table: Table, t_s: Floats, polls: _Polls, values: Sequence[Floats]) -> None:
-    """Raise an error if rows at one whole second may as well be of one device."""
-    several = polls.usual
-    if np.any(t_s != np.rint(t_s)):
-        return
-    whole = polls.starts[polls.sizes == several]
-    for value in values:
-        rounds = value[whole[:, None] + np.arange(several)]
-        rounds = rounds[np.isfinite(rounds).all(axis=1)]
-        if len(rounds) < LEAST_POLLS:
-            continue
-        error = rounds.std(axis=0).max() / np.sqrt(len(rounds))
-        if np.diff(np.sort(rounds.mean(axis=0))).min() > DISTINCT_SIGMAS * error:
-            return
-    raise UserError(
-        f"{table.path} has {several} rows at each time, of {several} devices or of one",
-        hint=_HINT,
-    )

@@ -10,15 +10,12 @@ import numpy as np
 
 from joulelab.arrays import Floats
 from joulelab.errors import UserError
-from joulelab.format import count, duration, percent, quantity
+from joulelab.format import count
 from joulelab.logs.cells import is_absent
 from joulelab.logs.columns import (
     NVIDIA_POWER,
-    PLAIN_POWER_W,
-    TIME_UNITS,
     Column,
     LogOptions,
-    check_plain_power,
     choose_values,
     parse_name,
 )
@@ -30,10 +27,11 @@ from joulelab.logs.device_rows import (
     choose_device_columns,
     has_few_polls,
     name_devices,
-    split_by_order,
 )
-from joulelab.logs.series import Kind, Meter, MeterRows, has_readings, order_in_time
-from joulelab.logs.timestamps import choose_time, clock_times, is_clock, join_dates
+from joulelab.logs.row_order import split_by_order
+from joulelab.logs.series import Meter, MeterRows, has_readings, order_in_time
+from joulelab.logs.timestamps import choose_time, join_dates
+from joulelab.logs.value_kinds import check_durations, check_power, energy_kind, power_kind
 from joulelab.sensors.sensor import Absence, Quantity
 from joulelab.validation import MOST
 
@@ -42,21 +40,7 @@ MOST_REPEATED = (
     0.05  # Share of a device's times that may occur twice, for a clock of whole seconds.
 )
 MANY_ROWS = 5000  # To inspect where a poll has so many rows that few of them are in a sample.
-MOST_POWER_W = 1e6  # No meter of computers shows more.
-LEAST_POWER_W = -0.5  # Meters may show less than 0 by their offset: this, or a share of the most.
-NEGATIVE_SHARE = 0.01
-MOST_AMOUNT_W = 2000.0  # Amounts of energy that would be a greater power than this are counters.
-COUNTER_GROWTH = 1.5  # Power that varies does not rise by this much without a fall,
-LEAST_COUNTER_W = 3.0  # and hardly anything that is logged draws less than this.
-SLOW_RISE = 0.1  # A counter whose steps are smaller than this share of its values is doubtful.
-EXPECTED_PAIRS = 8.0  # A log that writes changes only has no equal neighbours where these are due.
-UNEVEN = 0.3  # Share of steps that are off the usual one by half or more.
-SAME_DURATION = 0.2  # Stated durations this near to the distance of rows are that distance.
 _SPLIT = "split the file, or name the column that distinguishes devices with --device-column"
-DURATIONS = {
-    "duration", "runtime", "run_time", "wall_time", "walltime", "elapsed_time", "seconds",
-}  # fmt: skip
-_MEANS = {"avg", "average", "mean"}  # In the name of a run's power, next to its time.
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,145 +298,13 @@ def _meter(
     if missing := value.size - int(np.count_nonzero(seen)):
         notes.append(f"{path.name}: {column.name!r} has no value in {count(missing, 'line')}")
     if column.quantity is Quantity.ENERGY:
-        kind = _energy_kind(table, column, t_s[seen], value[seen])
+        kind = energy_kind(table, column, t_s[seen], value[seen])
     else:
-        check_plain_power(table, column, value[seen])
-        _check_power(table, column, value[seen], notes)
-        kind = _power_kind(table, column, t_s[seen], value[seen], options, notes)
-    _check_durations(table, column, t_s)
+        check_power(table, column, value[seen], notes)
+        kind = power_kind(table, column, t_s[seen], value[seen], options, notes)
+    check_durations(table, column, t_s)
     is_nvidia = column.source in NVIDIA_POWER.values()
     unnamed = options.component or ("gpu:0" if is_nvidia else column.stem.removesuffix("_power"))
     component = device.component or unnamed
     meter = Meter(component, column.name, column.source, kind, uuid=device.uuid)
     return MeterRows(meter, t_s, value)
-
-
-def _check_power(table: Table, column: Column, value: Floats, notes: list[str]) -> None:
-    """Raise an error for values that no computer draws."""
-    low_w, high_w = float(value.min()), float(value.max())
-    if max(high_w, -low_w) > MOST_POWER_W:
-        worst_w = high_w if high_w > -low_w else low_w
-        raise UserError(
-            f"{table.path}: column {column.name!r} has a value of {quantity(worst_w, 'W')}",
-            why="no computer draws that",
-            hint="state its unit with --power-unit, or remove the row",
-        )
-    if low_w >= 0:
-        return
-    negative = count(int(np.count_nonzero(value < 0)), "negative value")
-    if low_w < min(LEAST_POWER_W, -NEGATIVE_SHARE * high_w):
-        raise UserError(
-            f"{table.path}: column {column.name!r} has {negative}, down to {quantity(low_w, 'W')}",
-            why="power that is drawn is positive",
-            hint="name another column with --power-column, or correct the sign",
-        )
-    note = f"{column.name!r} has {negative}, down to {quantity(low_w, 'W')}: the meter's offset"
-    notes.append(f"{table.path.name}: {note}")
-
-
-def _power_kind(
-    table: Table,
-    column: Column,
-    t_s: Floats,
-    value: Floats,
-    options: LogOptions,
-    notes: list[str],
-) -> Kind:
-    """Return whether values of power hold until the next row."""
-    if options.hold:
-        return Kind.HELD_POWER
-    steps = np.diff(t_s)
-    _, often = np.unique(value, return_counts=True)
-    expected = float(np.sum((often / value.size) ** 2)) * value.size
-    if expected < EXPECTED_PAIRS or np.any(np.diff(value) == 0):
-        return Kind.POWER
-    off = np.abs(steps / np.median(steps) - 1) > 0.5
-    what = f"{column.name!r} never has the same value twice in a row"
-    if off.mean() > UNEVEN:
-        notes.append(f"{table.path.name}: {what}: each holds until the next row")
-        return Kind.HELD_POWER
-    if off.any():
-        notes.append(f"{table.path.name}: {what}: if rows are written on changes only, give --hold")
-    return Kind.POWER
-
-
-def _energy_kind(table: Table, column: Column, t_s: Floats, value: Floats) -> Kind:
-    """Return whether values of energy are a counter, or amounts since the previous row.
-
-    A counter never falls, or is reset now and then. One that rises by little next to its values,
-    which would be plausible amounts, may as well be the energy per interval of a slowly rising
-    load: only the column's name or the user can tell.
-    """
-    hint = "state --energy-kind counter or --energy-kind interval"
-    what = f"{table.path}: column {column.name!r}"
-    rise = np.diff(value)
-    length_s = np.diff(t_s)
-    use = length_s > 0
-    amount_w = float(np.median(value[1:][use] / length_s[use]))
-    rising = rise[use] >= 0
-    counter_w = float(np.median((rise[use] / length_s[use])[rising])) if rising.any() else 0.0
-    if column.kind == "interval":
-        if value.min() < 0:
-            raise UserError(f"{what} has negative energies", hint="name another column")
-        _check_plain_energy(what, column, amount_w)
-        return Kind.AMOUNT
-    falls = int(np.count_nonzero(rise < 0))
-    if column.kind is None:
-        if falls > max(MOST_REPEATED * rise.size, 0):
-            raise UserError(
-                f"{what} is not an energy counter, or counts per interval",
-                why=f"it goes back {count(falls, 'time')} in {percent(falls / rise.size)} of rows",
-                hint=hint,
-            )
-        is_slow = float(np.max(rise)) < SLOW_RISE * float(np.min(value[1:]))
-        is_running = value[-1] > COUNTER_GROWTH * value[0] and counter_w > LEAST_COUNTER_W
-        if is_slow and not is_running and amount_w < MOST_AMOUNT_W:
-            raise UserError(
-                f"{what} may be a counter or energy per interval",
-                why=f"the first would be {quantity(counter_w, 'W')}, the second "
-                f"{quantity(amount_w, 'W')}",
-                hint=hint,
-            )
-    _check_plain_energy(what, column, counter_w)
-    return Kind.COUNTER
-
-
-def _check_plain_energy(what: str, column: Column, power_w: float) -> None:
-    """Raise an error if energies without a unit would be an implausible power in joules."""
-    low_w, high_w = PLAIN_POWER_W
-    if column.note and power_w and not low_w <= power_w <= high_w:
-        raise UserError(
-            f"{what} has no unit",
-            why=f"in joules it would be {quantity(power_w, 'W')}",
-            hint="state it with --energy-unit, for example J, mJ, uJ or Wh",
-        )
-
-
-def _check_durations(table: Table, column: Column, t_s: Floats) -> None:
-    """Raise an error if each row is a finished run, whose duration is not that between rows."""
-    for i, text in enumerate(table.names if table.header else ()):
-        name = parse_name(text)
-        is_of_mean = bool({*column.stem.split("_")} & _MEANS) and "time" in name.words
-        is_duration = name.stem in DURATIONS or bool(name.words & DURATIONS) or is_of_mean
-        if i == column.position or not is_duration:
-            continue
-        cells = table.cells(i)
-        if any(map(is_clock, cells)):
-            stated_s = clock_times()(cells)
-        else:
-            stated_s = table.numbers(i)(cells) * TIME_UNITS.get(name.unit, 1.0)
-        stated_s = stated_s[np.isfinite(stated_s)]
-        steps = np.diff(t_s)
-        if not stated_s.size or not np.any(steps > 0):
-            continue
-        apart_s = float(np.median(steps[steps > 0]))
-        growth_s = float(np.median(np.diff(stated_s))) if stated_s.size > 1 else 0.0
-        if abs(growth_s / apart_s - 1) <= SAME_DURATION:
-            continue  # The time since the start.
-        typical = float(np.median(stated_s)) / apart_s
-        if abs(typical - 1) > SAME_DURATION:
-            raise UserError(
-                f"{table.path}: each row is a run of its own, with its {text!r}",
-                why=f"rows are {duration(apart_s)} apart",
-                hint="compute its energy from its own columns: JouleLab reads logs of readings",
-            )

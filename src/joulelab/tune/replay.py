@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from joulelab.errors import UserError, nearest
-from joulelab.logs.csv_table import open_text, read_lines
+from joulelab.logs.text_files import open_text, read_lines
 from joulelab.tune.knobs import parse_level
 from joulelab.tune.probes import Knob, Level, Probe, Search, Settings
 from joulelab.tune.result import Result

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from joulelab.logs.csv_table import open_text, read_lines
 from joulelab.logs.formats.log_text import LONGEST_RECORD, STAMP_PREFIX, LogText
+from joulelab.logs.text_files import open_text, read_lines
 
 
 def json_objects(log: LogText) -> Iterator[tuple[str | None, dict[str, Any]]]:

@@ -20,7 +20,7 @@ from joulelab.arrays import Floats
 from joulelab.errors import UserError
 from joulelab.format import count
 from joulelab.logs.columns import LogOptions
-from joulelab.logs.csv_table import open_text, read_lines
+from joulelab.logs.text_files import open_text, read_lines
 from joulelab.logs.timestamps import clock_times, dates, is_clock, time_zone
 
 HEAD_LINES = 60  # A format shows itself within these, turbostat below its description of each CPU,
