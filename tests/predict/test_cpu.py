@@ -106,3 +106,17 @@ def test_a_fit_to_one_thread_predicts_other_models_and_larger_images():
     errors = np.abs(found.energy_j / others.energy_j - 1)
     assert np.median(errors) <= 0.12
     assert np.quantile(errors, 0.9) <= 0.25
+
+
+def test_memory_that_a_cpu_takes_from_the_system():
+    """Large tensors are taken in each step, and what training keeps beyond 64 MiB."""
+    large, small = nn.Linear(8, 4096, bias=False), nn.Linear(8, 8, bias=False)
+    mebibyte = 1 << 20
+    assert trace_step(large, "infer", 2048, (8,)).fresh_bytes == 0
+    assert trace_step(large, "infer", 4096, (8,)).fresh_bytes == 64 * mebibyte
+    assert trace_step(small, "train", 4096, (8,)).fresh_bytes == 0
+    layers = nn.Sequential(*(nn.Conv2d(64, 64, 1, bias=False) for _ in range(5)))
+    kept = 6 * 16 * mebibyte  # and the squares of the outputs
+    step = trace_step(layers, "train", 64, (64, 32, 32))
+    assert step.fresh_bytes == pytest.approx(kept - 64 * mebibyte, rel=0.01)
+    assert trace_step(layers, "infer", 64, (64, 32, 32)).fresh_bytes == 0

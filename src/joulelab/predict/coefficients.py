@@ -215,6 +215,8 @@ COEFFICIENTS = (
     # convolutions, to change their layout with strides.
     Coefficient("product_copies", 1.0, 0.5),
     Coefficient("weight_copies", 2.0, 0.7),
+    # Memory that a CPU's program takes from the system: about a page of 4 KiB a microsecond.
+    Coefficient("fresh_bytes_per_s", 4e9, 0.7),
 )
 """All coefficients. The rules are rounded from published data on GPUs and PyTorch's kernels."""
 

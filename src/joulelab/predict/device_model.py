@@ -70,7 +70,8 @@ def estimate_steps(
     """Estimate time and energy of each step, given the logarithms of the coefficients."""
     value = dict(zip(COEFFICIENT_NAMES, np.exp(logs), strict=True))
     operator_s, moved, cached = _operator_times(operators, value, sheet)
-    device_s = operators.sum_by_step(operator_s)
+    fresh_s = operators.fresh_bytes / value["fresh_bytes_per_s"]
+    device_s = operators.sum_by_step(operator_s) + fresh_s
     per_call = ("forward_call_s", "backward_call_s", "library_call_s", "parameter_s")
     host_s = operators.calls @ [value[name] for name in per_call] + value["step_s"]
     is_cuda = sheet.kind == "cuda"
@@ -85,7 +86,7 @@ def estimate_steps(
     )
     dynamic_j = operators.sum_by_step(operator_j)
     if sheet.kind == "cpu":
-        dynamic_j += value["busy_power_w"] * host_s
+        dynamic_j += value["busy_power_w"] * (host_s + fresh_s)
     if not sheet.generic:
         # A device slows down at its power limit.
         available_w = np.maximum(sheet.power_limit_w - np.asarray(idle_power_w), 1e-9)

@@ -58,6 +58,13 @@ KERNEL_ROWS = 48
 """Rows of a matrix product that a CPU's library computes at once: three vectors. Products of 2 to 9
 rows took as long with MKL 2024.2."""
 
+LARGE_TENSOR = 32 << 20
+"""Bytes of a tensor above which glibc takes memory from the system and gives it back at once."""
+
+KEPT_MEMORY = 64 << 20
+"""Free bytes that glibc keeps (``M_TRIM_THRESHOLD``, which adapts up to twice the largest
+``M_MMAP_THRESHOLD``, above: mallopt(3))."""
+
 ALIGNED_CHANNELS = 4
 """4-byte numbers in the 16 bytes that matrix units read (cuDNN's developer guide)."""
 
@@ -173,6 +180,23 @@ class TracedStep:
         """Kernels started in the whole step."""
         return int(self._sum(lambda one: one.launches))
 
+    @property
+    def fresh_bytes(self) -> float:
+        """Bytes that a CPU takes anew from the system, page by page, in each step.
+
+        These are large tensors, and what training keeps until its backward pass beyond the memory
+        that stays with the process.
+        """
+        large = self._sum(lambda one: one.written_bytes * _is_large(one))
+        if not any(one.part == "backward" for one in self.operators):
+            return large
+        kept = self._sum(
+            lambda one: (
+                one.written_bytes * ((one.part == "forward" or one.is_split) and not _is_large(one))
+            )
+        )
+        return large + max(0.0, kept - KEPT_MEMORY)
+
     def calls(self, part: str, kinds: Sequence[str] = KINDS) -> int:
         """Count the host's calls of operators of some kinds in one part of the step."""
         return int(
@@ -205,6 +229,7 @@ class OperatorTable:
     is_vector: Booleans  # whether one of its matrices has a single row
     calls: Floats  # forward, backward and library calls, parameter tensors; shape (steps, 4)
     served: Floats  # steps and sequences of a server; shape (steps, 2)
+    fresh_bytes: Floats  # that a CPU takes anew from the system; shape (steps,)
 
     def sum_by_step(self, values: Floats) -> Floats:
         """Sum values over the operators of each step. Shape: (operators,) to (steps,)."""
@@ -248,7 +273,7 @@ def tabulate_operators(steps: Sequence[TracedStep], sheet: Datasheet) -> Operato
     is_split = split > 0
     from_library = _is_kind(kind, LIBRARY_CONVOLUTIONS)
     is_product = _is_kind(kind, ("matrix_product", "attention"))
-    laid = np.zeros_like(traffic)
+    laid, fresh = np.zeros_like(traffic), np.zeros(len(steps))
     if sheet.kind == "cuda":
         padded = 2 * matrices * _pad(rows, FRAGMENT) * _pad(columns, FRAGMENT)
         computed = np.where(from_library, padded * _pad(depth, FRAGMENT), flops)
@@ -264,6 +289,7 @@ def tabulate_operators(steps: Sequence[TracedStep], sheet: Datasheet) -> Operato
         traffic = traffic + (times - 1) * size
         is_product = is_product | alone
         laid = np.where(is_product & (rows == 1), 0.0, times * size)
+        fresh = np.array([one.fresh_bytes for one in steps])
     return OperatorTable(
         step=step.astype(np.intp),
         kind=kind.astype(np.intp),
@@ -288,7 +314,12 @@ def tabulate_operators(steps: Sequence[TracedStep], sheet: Datasheet) -> Operato
         is_vector=rows == 1,
         calls=np.array([_calls(step) for step in steps], dtype=np.float64).reshape(-1, 4),
         served=np.array([(one.server_steps, one.sequences) for one in steps]).reshape(-1, 2),
+        fresh_bytes=fresh,
     )
+
+
+def _is_large(one: Operator) -> bool:
+    return one.written_bytes > LARGE_TENSOR and one.kind != "optimizer"
 
 
 def _is_kind(kind: Floats, names: Sequence[str]) -> Booleans:
