@@ -351,6 +351,26 @@ def test_one_callback_for_several_trainers(trainer_with, spans_of):
         assert rows_of(trainer, "energy_fit_gross_j")
 
 
+def test_a_training_within_another_one_is_part_of_it(trainer_with, spans_of, energy_of):
+    callback = EnergyCallback()
+    inner = []
+
+    class Train(transformers.TrainerCallback):
+        def on_epoch_end(self, *_, **__):
+            options = {"num_train_epochs": 1, "eval_strategy": "epoch"}
+            inner.append(trainer_with(callbacks=[callback], **options))
+            inner[-1].train()
+
+    trainer = trainer_with(callbacks=[callback, Train()])
+    trainer.train()
+    assert spans_of(callback.meter) == [["fit", *[["epoch", *[["step"]] * 6]] * 2]]
+    [row] = rows_of(trainer, "energy_fit_gross_j")
+    fits = callback.meter.spans_named("fit")
+    assert row["energy_fit_gross_j"] == pytest.approx(energy_of(*fits), rel=1e-3)
+    assert len(inner) == 2
+    assert not any(rows_of(one, "energy_fit_gross_j") for one in inner)
+
+
 def test_a_callback_that_a_trainer_has_twice_counts_once(measured, spans_of, check_sums):
     trainer, callback = measured()
     trainer.add_callback(callback)

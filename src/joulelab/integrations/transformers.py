@@ -14,6 +14,7 @@ from typing import Any
 
 from joulelab.batches import TokenCounter, count_tokens
 from joulelab.integrations.callback import EnergyHooks, should_record
+from joulelab.integrations.fit import Fit
 from joulelab.integrations.hook_spans import wrap_method, wrap_step
 from joulelab.integrations.metrics import Epoch, Metrics, stage_energy, stage_metrics
 from joulelab.meter import Meter
@@ -72,6 +73,7 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
         self._is_wrapped = False  # whether the end of the running train() will be noticed
         self._trainer: Trainer | None = None
         self._state: State | None = None
+        self._outer: list[Fit | None] = []  # of trainings within which another one runs
         self._attached: weakref.WeakSet[Trainer] = weakref.WeakSet()
         self._index = self._first_step = 0
         if trainer is not None:
@@ -91,7 +93,7 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
         if self._trainer is None:  # it was added to the trainer later
             self._begin_call()
             self._attach(_calling_trainer(self))
-        if not should_record(first=state.is_local_process_zero):
+        if self._outer or not should_record(first=state.is_local_process_zero):
             return
         if self._trainer is not None:
             self._count_steps(self._trainer)
@@ -145,7 +147,8 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
         """Measure the calls of a trainer, which reports no failures to its callbacks."""
         if trainer is None or trainer in self._attached:
             return
-        self._trainer = trainer
+        if not self._is_wrapped:
+            self._trainer = trainer
         self._attached.add(trainer)
         for method, name in SPANS_OF_METHODS.items():
             begin, end = partial(self._begin, trainer, name), partial(self._end, trainer, name)
@@ -163,6 +166,11 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
         self._restore_steps = [wrap_step(trainer, method, self._spans) for method in STEPS]
 
     def _begin(self, trainer: Trainer, name: str) -> None:
+        if name == "fit" and self._is_wrapped:
+            self._outer.append(self._fit)
+            self._fit = None
+        if self._outer:
+            return  # a training within another one is part of that
         if name == "fit":
             self._begin_call()
             self._is_wrapped = True
@@ -176,6 +184,10 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
             self._spans.begin(name)
 
     def _end(self, trainer: Trainer, name: str) -> None:
+        if self._outer:
+            if name == "fit":
+                self._fit = self._outer.pop()
+            return
         if name == "fit":
             self._is_wrapped = False
             span = self._spans.end("finish")
@@ -229,7 +241,7 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
             self._restore_steps.pop()()
 
     def _finish(self, state: State, control: Control, *, failed: bool = False) -> None:
-        if self._has_fit(logs=state.is_local_process_zero):
+        if not self._outer and self._has_fit(logs=state.is_local_process_zero):
             self._spans.end_all()
             if self._is_wrapped and not failed:
                 self._spans.begin("finish")
