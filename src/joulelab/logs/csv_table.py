@@ -291,15 +291,19 @@ def _first_data_row(rows: Sequence[tuple[str, ...]]) -> int:
     if not with_value:
         return min(len(rows), 1)
     usual = Counter(len(rows[i]) for i in with_value).most_common(1)[0][0]
-    alike = [i for i in with_value if len(rows[i]) == usual]
+    same_width = [i for i in with_value if len(rows[i]) == usual]
     # A table of settings before that of readings has texts where these have values.
-    values = [j for j in range(usual) if 2 * sum(is_value(rows[i][j]) for i in alike) > len(alike)]
+    values = [
+        j
+        for j in range(usual)
+        if 2 * sum(is_value(rows[i][j]) for i in same_width) > len(same_width)
+    ]
     have_values = (
         i
-        for i in alike
+        for i in same_width
         if all(is_value(c) or is_absent(c) for c in map(rows[i].__getitem__, values))
     )
-    first = next(have_values, alike[0])
+    first = next(have_values, same_width[0])
     below = rows[first + 1 : first + 20]
     return first + 1 if below and _names_columns(rows[first], below) else first
 
