@@ -301,7 +301,7 @@ def _first_data_row(rows: Sequence[tuple[str, ...]]) -> int:
     have_values = (
         i
         for i in same_width
-        if all(is_value(c) or is_absent(c) for c in map(rows[i].__getitem__, values))
+        if all(is_value(c) or is_absent(c) for c in (rows[i][j] for j in values))
     )
     first = next(have_values, same_width[0])
     below = rows[first + 1 : first + 20]
