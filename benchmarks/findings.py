@@ -109,12 +109,13 @@ class Study:
         rng, n = self.rng, len(runs)
         normal = np.asarray(rng.standard_normal(n))
         if self.noise == "heavy tails":
-            return np.asarray(rng.standard_t(4, n)) / math.sqrt(2)
+            return np.asarray(rng.standard_t(4, n) / math.sqrt(2), dtype=float)
         if self.noise == "skewed":
-            return (np.exp(normal) - math.exp(0.5)) / math.sqrt(math.e * (math.e - 1))
+            spread = math.sqrt(math.e * (math.e - 1))
+            return np.asarray((np.exp(normal) - math.exp(0.5)) / spread, dtype=float)
         if self.noise == NOISE[-1]:
             shared = runs.groupby(["model", "phase", "block"]).ngroup().to_numpy()
-            return (normal + rng.standard_normal(n)[shared]) / math.sqrt(2)
+            return np.asarray((normal + rng.standard_normal(n)[shared]) / math.sqrt(2), dtype=float)
         return normal
 
     def disturbances(self, runs: pd.DataFrame) -> Floats:
@@ -416,7 +417,7 @@ def _power(seed: int, effect: bool) -> Any:
 
 
 @case("blocks differ")
-def _repeats(seed: int, effect: bool) -> Any:
+def _blocks_differ(seed: int, effect: bool) -> Any:
     study = Study(seed, phases=TRAIN)
     if study.noise == "drift":  # It makes blocks differ.
         study.noise = "normal"

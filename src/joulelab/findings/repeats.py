@@ -131,8 +131,10 @@ def _texts(row: dict[str, Any], name: str) -> list[str]:
             f"nothing was repeated in {count(row['repeats'], 'run')}, so the variation is unknown; "
             "at least two repeats of each model and setting are needed"
         ]
-    ends = (round(row[f"{end}_pct"], PERCENT_DECIMALS) for end in ("scatter", "low", "high"))
-    value = with_interval(*ends, "%")
+    scatter_pct, low_pct, high_pct = (
+        round(float(row[f"{end}_pct"]), PERCENT_DECIMALS) for end in ("scatter", "low", "high")
+    )
+    value = with_interval(scatter_pct, low_pct, high_pct, "%")
     relative = ", relative to gross energy" if row["quantity"] == "net" else ""
     repeated = count(row["cells"], "combination", "combinations")
     return [

@@ -146,11 +146,11 @@ def _compare(runs: Sequence[tuple[Energy, Boards]], tolerance: float) -> Baselin
     baseline, candidate = Repeats(tuple(before), tuple(range(len(before)))), Repeats((now,), (-1,))
     effect = estimate_effect([Cell(baseline, candidate)])
     low, high = effect.ratio_interval
-    runs = count(len(before), "run")
-    ends = f"95 % CI {interval(low, high, effect.ratio)}; {runs}"
+    counted = count(len(before), "run")
+    ends = f"95 % CI {interval(low, high, effect.ratio)}; {counted}"
     text = f"{number(effect.ratio)} times its baseline ({ends})"
     if is_undetermined(low, high):
-        text = f"how many times its baseline {undetermined(runs)}"
+        text = f"how many times its baseline {undetermined(counted)}"
     if not effect.test:
         text += f": not tested, {ADVISED_RUNS} runs or more show how much it varies"
     return BaselineResult(effect.is_above(tolerance), text)
