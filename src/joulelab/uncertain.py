@@ -28,7 +28,7 @@ MOST_FACTOR = 10.0
 """A positive value whose interval reaches further than by this factor is not determined."""
 
 MOST_MULTIPLE = 1000
-"""Of a ratio above this, people are told only that."""
+"""A ratio above this is only stated to be above it."""
 
 Interval = tuple[float, float]
 

@@ -137,7 +137,7 @@ def mean_over(
     """Return the mean over models that ran in blocks, where both are samples of others.
 
     The variance is that over models plus that over blocks of what all models of a block share.
-    Degrees of freedom are Satterthwaite's, or fewer: two blocks that are alike by chance would
+    Degrees of freedom are Satterthwaite's, or fewer: two blocks that agree by chance would
     count for too little, so that no interval is narrower than one from either variance alone.
 
     Args:
