@@ -53,8 +53,8 @@ def test_trainings_without_other_programs_are_covered_by_narrow_intervals(traini
 
 def test_trainings_next_to_other_programs_are_forecast_as_far_as_these_go_on(trainings):
     found = summary([one for one in trainings if forecast_runs.MEASURED in one.group])
-    assert found["coverage"] >= 70
-    assert found["half-width"] <= 30
+    assert found["coverage"] >= 85
+    assert found["half-width"] <= 36
     assert found["error"] < found["first epoch"]
 
 

@@ -51,9 +51,11 @@ ALONE = Prior((0.003, 0.01, 0.03, 0.1), slow=0.02)
 """Epochs scatter by 0.3 % on an H100, and by a few percent on a processor. What changes them
 slowly, for example clocks and temperatures, changes them little."""
 
-SHARED = Prior((0.05, 0.15), slow=1.0)
-"""Other programs slow pieces by 10 % and more, for many pieces at a time. One or two pieces, which
-hardly show scatter, are treated in the same way."""
+SHARED = Prior((0.2,), slow=1.0)
+"""Other programs slow pieces by 20 % and more, for many pieces at a time."""
+
+FEW = Prior((0.05, 0.15), slow=1.0)
+"""One or two pieces hardly show scatter."""
 
 SLOW_FRACTION = 0.9
 """Largest part of the variance that is slow."""
@@ -132,8 +134,8 @@ def forecast_total(
         known = float(np.clip((count - begun) / work, 0, 1) @ values)
         return Total(known, known, known, known, 0)
     seen = float(values.sum())
-    if values.size <= 2:
-        prior = SHARED
+    if values.size <= 2 and prior is ALONE:
+        prior = FEW
     startup = startup_pieces(values / work)
     values, work = values[startup:], work[startup:]
     rest = left * float(values.sum() / work.sum())
