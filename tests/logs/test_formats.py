@@ -331,3 +331,14 @@ def test_a_damaged_answer_of_prometheus_is_refused(tmp_path, field):
     path.write_text(text.replace(f'"{field}":', f'"{field}": 5, "x":'))
     with pytest.raises(UserError):
         read_logs([path])
+
+
+def test_powerstat_reads_no_sum_of_domains_that_contain_each_other(tmp_path):
+    text = (DATA / "powerstat.txt").read_text()
+    path = tmp_path / "log.txt"
+    path.write_text(text.replace("pkg-0", "other"))
+    _, [row] = rows_of(path)
+    assert row["components"]["node"]["gross_j"] == pytest.approx(19 * 31, rel=0.01)
+    path.write_text(text.replace("pkg-0   core   psys", ""))
+    with pytest.raises(UserError, match="contain each other"):
+        rows_of(path)

@@ -377,3 +377,59 @@ def test_a_gzip_bomb_is_refused_with_little_memory(tmp_path):
     assert done.returncode == 2
     assert "line of more than" in done.stderr
     assert Path(path).stat().st_size < 1 << 20
+
+
+# Forms of public logs; the values are made up.
+
+
+def test_a_column_that_is_the_sum_of_others_is_left_out(tmp_path):
+    """As in the power logs of ciscoaiteam/hpc-mlperf-benchmarks."""
+    rows = polls(lambda i: f"{i},{2400 + i % 3},{2600 - i % 2},{5000 + i % 3 - i % 2}\n")
+    log = read(tmp_path, "t_s,n1_watts,n2_watts,total_watts\n" + rows)
+    assert [one.component for one in log.trace.channels] == ["n1_watts", "n2_watts"]
+    assert energy(log)[0] == pytest.approx(60 * 5000.5, rel=0.01)
+    assert any("left out 'total_watts'" in note for note in log.notes)
+
+
+def test_columns_of_which_none_is_the_sum_are_refused(tmp_path):
+    rows = polls(lambda i: f"{i},{240 + i % 3},{260 - i % 2},{510 + i % 3 - i % 2}\n")
+    refuses(tmp_path, "t_s,n1_watts,n2_watts,total_watts\n" + rows, "several columns")
+
+
+@pytest.mark.parametrize("column", ["total_power_w", "node_power_w"])
+def test_a_total_in_the_rows_of_each_device_is_no_power_of_each(tmp_path, column):
+    """As in the power logs of 7x24-Hardware-Predictive-Scheduling."""
+    rows = polls(lambda i: "".join(f"{i},{gpu},{300 + i % 7}\n" for gpu in range(3)))
+    text = f"t_s,gpu_index,{column}\n{rows}61,0,305\n"
+    refuses(tmp_path, text, "seems to be a total")
+    assert energy(read(tmp_path, text, gpu="0"))[0] == pytest.approx(61 * 303, rel=0.01)
+
+
+def test_names_of_devices_in_a_second_column_show_which_contains_others(tmp_path):
+    """As LibreHardwareMonitor's sensors are logged with their names and identifiers."""
+    sensors = (("CPU Package", "/cpu/0/power/0", 20), ("CPU Cores", "/cpu/0/power/1", 15))
+    rows = polls(lambda i: "".join(f"{i},{name},{ident},{w}\n" for name, ident, w in sensors))
+    text = "t_s,Sensor_Name,Sensor_ID,Watts\n" + rows
+    refuses(tmp_path, text, "device 'CPU Package' may contain the others")
+    log = read(tmp_path, text, device_column="Sensor_Name", gpu="CPU Package")
+    assert energy(log)[0] == pytest.approx(60 * 20, rel=0.01)
+
+
+def test_a_decimal_comma_after_a_time_is_not_taken_for_its_fraction(tmp_path):
+    """As in the power logs of Gargant0373/EnergyTracker."""
+    rows = polls(lambda i: f"2026-03-14 09:{30 + i // 60}:{i % 60:02d},{130 + i % 9},{i % 10}\n")
+    refuses(tmp_path, "Timestamp,Power (W)\n" + rows, "unclear what '130' after the time")
+
+
+def test_a_fraction_with_a_leading_zero_belongs_to_the_time(tmp_path):
+    rows = polls(lambda i: f"2026-03-14 09:{30 + i // 60}:{i % 60:02d},{7 * i:03d},{130 + i % 2}\n")
+    log = read(tmp_path, "Timestamp,Power (W)\n" + rows)
+    assert energy(log)[0] == pytest.approx(60.42 * 130.5, rel=0.01)
+
+
+def test_rows_that_were_written_twice_are_of_one_device(tmp_path):
+    """As the first rows of the power logs of usrJKim/mig-sec."""
+    rows = "4,44.1\n" * 2 + polls(lambda i: f"{4 + 100 * i},{44 + i % 2}.1\n")
+    assert energy(read(tmp_path, "time_ms,power_w\n" + rows))[0] == pytest.approx(
+        6 * 44.6, rel=0.01
+    )

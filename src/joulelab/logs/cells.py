@@ -29,6 +29,7 @@ _DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[ T].*)?|\d{8}[ -]\d.*")
 # Numbers of PCI buses begin with zeros.
 _CLOCK = re.compile(r"(?!000)\d+:\d{2}(?::\d{2}.*)?(?: [AaPp][Mm])?")
 _WEEKDAY = re.compile(r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? .*\d:\d\d.*")
+LEAST_SUMS = 3  # Rows that show that a column is the sum of others.
 
 
 class CellKind(Enum):
@@ -173,3 +174,38 @@ class NumberReader:
                 why=f"their decimal mark is {self.mark!r}",
                 hint="write numbers with a decimal point",
             ) from error
+
+
+def has_comma(cells: Iterable[str]) -> bool:
+    """Return whether a cell that is no text has a comma."""
+    return any("," in cell and kind_of(cell) is not CellKind.TEXT for cell in cells)
+
+
+def has_point(rows: Iterable[Sequence[str]]) -> bool:
+    """Return whether a cell is a number with a decimal point."""
+    return any(re.fullmatch(r"[-+]?\d*\.\d+(\s*\D+)?", cell) for row in rows for cell in row)
+
+
+def form_of(cell: str) -> tuple[int, int, str]:
+    """Return the numbers of digits before and after the decimal point, and the unit."""
+    digits, _, unit = cell.strip().partition(" ")
+    whole, _, decimals = digits.partition(".")
+    return len(whole), len(decimals), unit
+
+
+def names_columns(row: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
+    """Return whether a row with a value is a header nevertheless, such as ``time,0,1,2``."""
+    values = [i for i in range(len(row)) if all(len(r) > i and is_value(r[i]) for r in below)]
+    times = [i for i in values if kind_of(below[0][i]) is CellKind.TIME]
+    texts = {i for i in values if kind_of(row[i]) is CellKind.TEXT}
+    return bool(texts) and (2 * len(texts) > len(values) or bool(texts & set(times)))
+
+
+def sum_of_others(columns: Sequence[Floats]) -> int | None:
+    """Return which column is the sum of all others in each row, if there is one."""
+    values = np.array(columns)
+    if len(values) < 3 or values.shape[1] < LEAST_SUMS or not np.all(np.any(values > 0, axis=1)):
+        return None
+    sums = np.sum(values, axis=0)
+    found = (i for i, one in enumerate(values) if np.allclose(2 * one, sums, rtol=1e-3, atol=0.02))
+    return next(found, None)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from joulelab.arrays import Floats
 from joulelab.errors import UserError, nearest
-from joulelab.logs.cells import NUMBER_WITH_UNIT, NumberReader, is_absent
+from joulelab.logs.cells import NUMBER_WITH_UNIT, NumberReader, is_absent, sum_of_others
 from joulelab.logs.csv_table import Converter, Table
 from joulelab.sensors.sensor import Quantity
 
@@ -150,6 +150,7 @@ class Column:
     converter: Converter | None
     source: str
     note: str = ""
+    has_unit: bool = True  # Otherwise it is assumed.
     kind: str | None = None  # Of energy: counter or interval, as far as its name says.
 
 
@@ -211,6 +212,14 @@ def choose_values(table: Table, options: LogOptions) -> list[Column]:
         found = {used: found[used]}
     if len(found) == 1:
         return [_value(table, *found.popitem(), options)]
+    columns = [_value(table, i, kind, options) for i, kind in found.items()]
+    read = [one.converter or table.numbers(one.position) for one in columns]
+    values = [convert(table.cells(i)) for i, convert in zip(found, read, strict=True)]
+    total = sum_of_others(values) if {*found.values()} == {Quantity.POWER} else None
+    if total is not None:
+        note = f"left out {columns.pop(total).name!r}, the sum of the others"
+        notes = "; ".join(filter(None, (columns[0].note, note)))
+        return [replace(columns[0], note=notes), *columns[1:]]
     candidates = [
         f"{name!r}" + (f" (column {i + 1})" if table.names.count(name) > 1 else "")
         for i, name in enumerate(table.names)
@@ -248,7 +257,9 @@ def _recognise(table: Table) -> dict[int, Quantity]:
     for i, text in enumerate(table.names):
         name = parse_name(text) if table.header else Name("", "")
         cell_unit = _cell_unit(table.cells(i)) or ""
-        if name.words & _NOT_READINGS or {cell_unit, _bracketed(text)} & _OTHER_UNITS:
+        bracket = _BRACKET.search(text)
+        units = {cell_unit, bracket[1].lower() if bracket else ""}
+        if name.words & _NOT_READINGS or units & _OTHER_UNITS:
             continue
         for quantity, words in _WORDS.items():
             is_named_so = not name.unit and name.words & words
@@ -256,12 +267,6 @@ def _recognise(table: Table) -> dict[int, Quantity]:
                 found[i] = quantity
                 break
     return found
-
-
-def _bracketed(text: str) -> str:
-    """Return what stands in brackets at the end of a name, in lower case."""
-    match = _BRACKET.search(text)
-    return match[1].lower() if match else ""
 
 
 def _value(table: Table, position: int, quantity: Quantity, options: LogOptions) -> Column:
@@ -279,14 +284,14 @@ def _value(table: Table, position: int, quantity: Quantity, options: LogOptions)
             f"{table.path}: column {text!r} is in {unit}, which is not a unit of {kind}",
             hint=f"state its unit with --{kind}-unit",
         )
-    note = ""
+    note, has_unit = "", bool(unit)
     source = NVIDIA_POWER.get(name.stem, f"log.{name.stem}")
     if not unit:
         unit, si_unit = ("j", "joules") if is_energy else ("w", "watts")
         note = f"{text!r} has no unit; assuming {si_unit}"
     convert = _converter(table, position, units, unit, bool(cell_unit))
     energy_kind = options.energy_kind or _energy_kind(text, name) if is_energy else None
-    return Column(position, text, name.stem, quantity, convert, source, note, energy_kind)
+    return Column(position, text, name.stem, quantity, convert, source, note, has_unit, energy_kind)
 
 
 def _unit_column(table: Table, units: Units) -> str:

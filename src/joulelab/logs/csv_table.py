@@ -23,8 +23,26 @@ import numpy as np
 from joulelab.arrays import Floats
 from joulelab.errors import UserError
 from joulelab.format import count
-from joulelab.logs.cells import CellKind, NumberReader, decimal_mark, is_absent, is_value, kind_of
-from joulelab.logs.row_joining import check_split_numbers, join, join_row, shown, split_time
+from joulelab.logs.cells import (
+    CellKind,
+    NumberReader,
+    decimal_mark,
+    form_of,
+    has_comma,
+    has_point,
+    is_absent,
+    is_value,
+    kind_of,
+    names_columns,
+)
+from joulelab.logs.row_joining import (
+    check_split_numbers,
+    check_split_times,
+    join,
+    join_row,
+    shown,
+    split_time,
+)
 from joulelab.logs.text_files import open_text, read_blocks, read_lines
 
 Converter = Callable[[Sequence[str]], Floats]  # Texts to numbers, NaN for no value.
@@ -147,7 +165,7 @@ class Table:
         if len(cells) != len(previous_cells):
             return False
         # A number that lost its last digits is shorter; one that lost its unit has none.
-        return _form(cells[-1]) == _form(previous_cells[-1])
+        return form_of(cells[-1]) == form_of(previous_cells[-1])
 
 
 @dataclass(slots=True)
@@ -275,11 +293,13 @@ def _inspect(
         joined = join(path, row, len(names), delimiter) if len(row) > len(names) else row
         if len(joined) == len(names):
             sample.append(tuple(joined))
-    if not header and delimiter == ",":
+    if header:
+        check_split_times(path, others, len(names))
+    elif delimiter == ",":
         check_split_numbers(path, sample)
-    marks = {decimal_mark(cells) for cells in zip(*sample, strict=True) if _has_comma(cells)}
+    marks = {decimal_mark(cells) for cells in zip(*sample, strict=True) if has_comma(cells)}
     # Commas between cells and decimal commas rarely occur together.
-    is_point = None not in marks or (delimiter == "," and _has_point(sample))
+    is_point = None not in marks or (delimiter == "," and has_point(sample))
     mark = "," if "," in marks else "." if is_point else None
     skipped = at if header else first
     return Table(path, names, header, delimiter, headings, tuple(map(tuple, sample)), skipped, mark)
@@ -305,15 +325,7 @@ def _first_data_row(rows: Sequence[tuple[str, ...]]) -> int:
     )
     first = next(have_values, same_width[0])
     below = rows[first + 1 : first + 20]
-    return first + 1 if below and _names_columns(rows[first], below) else first
-
-
-def _names_columns(row: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
-    """Return whether a row with a value is a header nevertheless, such as ``time,0,1,2``."""
-    values = [i for i in range(len(row)) if all(len(r) > i and is_value(r[i]) for r in below)]
-    times = [i for i in values if kind_of(below[0][i]) is CellKind.TIME]
-    texts = {i for i in values if kind_of(row[i]) is CellKind.TEXT}
-    return bool(texts) and (2 * len(texts) > len(values) or bool(texts & set(times)))
+    return first + 1 if below and names_columns(rows[first], below) else first
 
 
 def _header(
@@ -364,7 +376,7 @@ def _with_unit(name: str, unit: str) -> str:
 def _is_heading(row: Sequence[str], below: Sequence[Sequence[str]] = ()) -> bool:
     """Return whether the cells of a row can be names of columns."""
     if any(map(is_value, row)):
-        return bool(below) and len(row) == len(below[0]) and _names_columns(row, below)
+        return bool(below) and len(row) == len(below[0]) and names_columns(row, below)
     return any(cell and not is_absent(cell) for cell in row)
 
 
@@ -384,17 +396,3 @@ def _commented_header(
         if len(names) == len(rows[first]) and not any(map(is_value, names)):
             return names, frozenset([above[-1].strip()]), first
     return (), frozenset(), first
-
-
-def _has_comma(cells: Iterable[str]) -> bool:
-    return any("," in cell and kind_of(cell) is not CellKind.TEXT for cell in cells)
-
-
-def _has_point(rows: Iterable[Sequence[str]]) -> bool:
-    return any(re.fullmatch(r"[-+]?\d*\.\d+(\s*\D+)?", cell) for row in rows for cell in row)
-
-
-def _form(cell: str) -> tuple[int, int, str]:
-    digits, _, unit = cell.strip().partition(" ")
-    whole, _, decimals = digits.partition(".")
-    return len(whole), len(decimals), unit

@@ -67,7 +67,9 @@ _SMI_TIME = re.compile(r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d\.\d{3}")
 _COMPONENT = re.compile(r"(gpu|cpu|dram|card)[ :_#-]?(\d+)", re.IGNORECASE)
 _TOTALS = {"total", "sum", "all", "overall", "psys", "aggregate"}
 _PACKAGES = re.compile(r"package|pkg|cpu|processor|soc|vdd_?in", re.IGNORECASE)
-_PARTS_OF_PACKAGES = re.compile(r"core|uncore|pp0|pp1|ia|gt|vdd_?(?!in).*", re.IGNORECASE)
+_PARTS_OF_PACKAGES = re.compile(
+    r"(?:cpu )?(?:core|uncore|pp0|pp1|ia|gt)|vdd_?(?!in)", re.IGNORECASE
+)
 
 
 class Turns(NamedTuple):
@@ -334,14 +336,29 @@ def _component(stem: str, cell: str, usual: str) -> str:
 
 
 def check_parts(table: Table, names: Sequence[str]) -> None:
-    """Raise an error if a device is the sum of others, or contains them."""
+    """Raise an error if a device is the sum of others, or contains them.
+
+    Devices that are named by identifiers may have names in another column.
+    """
+    _check_names(table, names, "choose one with --gpu")
+    columns = [table.cells(i) for i in range(len(table.names))]
+    cells = next((one for one in columns if {*names} <= {*one}), None)
+    for title, others in zip(table.names, columns, strict=True):
+        pairs = {*zip(cells or (), others, strict=False)}
+        if cells is not others and len(pairs) == len({*others}) == len({*(cells or ())}):
+            labels = [label for name, label in pairs if name in names]
+            _check_names(table, labels, f"choose one with --device-column {title!r} and --gpu")
+
+
+def _check_names(table: Table, names: Sequence[str], hint: str) -> None:
     total = [name for name in names if set(re.split(r"[\W_]+", name.lower())) & _TOTALS]
-    packages = [name for name in names if _PACKAGES.match(name)]
     parts = [name for name in names if _PARTS_OF_PACKAGES.match(name)]
+    packages = [name for name in names if _PACKAGES.match(name) and name not in parts]
+    packages.sort(key=lambda name: "package" not in name.lower())
     contains = total or (packages if parts else [])
     if contains and set(contains) != set(names):
         raise UserError(
             f"{table.path}: device {contains[0]!r} may contain the others",
             why=f"they are {', '.join(sorted(names))}",
-            hint="choose one with --gpu",
+            hint=hint,
         )

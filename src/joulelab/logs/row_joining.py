@@ -89,6 +89,21 @@ def split_time(rows: Sequence[Sequence[str]], width: int) -> bool:
     return bool(found) and (has_zone or (same and any(one[0] == "0" for one in digits)))
 
 
+def check_split_times(path: Path, rows: Sequence[Sequence[str]], width: int) -> None:
+    """Raise an error if what follows the times may be fractions, or numbers of another column."""
+    long = [row for row in rows if len(row) == width + 1]
+    if not long or split_time(long, width + 1):
+        return
+    at = next((i for i in range(width - 1) if _is_fraction(*long[0][i : i + 2])), None)
+    if at is not None and all(_are_digits(row[at + 1 : at + 3]) for row in long):
+        time, fraction, number = long[0][at : at + 3]
+        raise UserError(
+            f"{path}: it is unclear what {fraction!r} after the time {time!r} is",
+            why=f"it may be its fraction, or a number with a decimal comma, {fraction},{number}",
+            hint="write numbers with a decimal point, or put them and times in quotes",
+        )
+
+
 def check_split_numbers(path: Path, sample: Sequence[Sequence[str]]) -> None:
     """Raise an error if rows without a header have decimal commas and commas between cells."""
     for whole, fraction in itertools.pairwise(zip(*sample, strict=True)):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from joulelab.arrays import Floats, Indices
+from joulelab.arrays import Bools, Floats, Indices
 from joulelab.errors import UserError
 from joulelab.format import count
 from joulelab.logs.columns import LogOptions
@@ -53,7 +53,9 @@ def split_by_order(
     everything = [DeviceRows("", "", np.arange(t_s.size))]
     if options.devices == 1 or t_s.size < 2:
         return everything, ""
-    polls = _polls(table, t_s, options)
+    rows = np.column_stack([t_s, *values])
+    repeats = np.all(np.nan_to_num(rows[1:]) == np.nan_to_num(rows[:-1]), axis=1)
+    polls = _polls(table, t_s, repeats, options)
     several = options.devices or polls.usual
     if several == 1:
         if options.devices is None and _is_regular(np.diff(t_s)):
@@ -92,8 +94,8 @@ class _Polls(NamedTuple):
     usual: int  # Rows of most polls; 1 for a log of single rows.
 
 
-def _polls(table: Table, t_s: Floats, options: LogOptions) -> _Polls:
-    """Group rows in the order of the file to polls."""
+def _polls(table: Table, t_s: Floats, repeats: Bools, options: LogOptions) -> _Polls:
+    """Group rows in the order of the file to polls; some rows repeat those before them."""
     steps = np.diff(t_s)
     found = _Polls(np.arange(t_s.size), np.ones(t_s.size, dtype=np.intp), 1)
     after_long = np.append(True, (steps < 0) | (steps >= LONG_PAUSE * np.median(steps)))
@@ -104,8 +106,9 @@ def _polls(table: Table, t_s: Floats, options: LogOptions) -> _Polls:
         if not bursts.size:
             continue
         is_rare = bursts.size <= max(MOST_DOUBLES * sizes.size, 1)
-        if is_rare and sizes.max() == 2 and np.all(np.diff(bursts) > 1) and sizes.size > 2:
-            # A late read of a single device, or a clock of whole seconds.
+        is_late = sizes.max() == 2 and np.all(np.diff(bursts) > 1)
+        if is_rare and sizes.size > 2 and (is_late or np.all(repeats[~begins[1:]])):
+            # A late read of a single device, a clock of whole seconds, or a row written twice.
             return found
         numbers, often = np.unique(sizes, return_counts=True)
         usual = int(numbers[numbers > 1][often[numbers > 1].argmax()])

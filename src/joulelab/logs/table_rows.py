@@ -35,6 +35,8 @@ from joulelab.logs.value_kinds import check_durations, check_power, energy_kind,
 from joulelab.sensors.sensor import Absence, Quantity
 from joulelab.validation import MOST
 
+LEAST_CHANGES = 3  # Values that vary this often, and alike for all devices, are of a total.
+_OF_ALL = {"total", "sum", "overall", "combined", "aggregate", "node", "host", "server", "system"}
 LEAST_READABLE = 0.5  # A time column of which a smaller share can be read is an error.
 MOST_REPEATED = (
     0.05  # Share of a device's times that may occur twice, for a clock of whole seconds.
@@ -75,6 +77,7 @@ def read_meters(
         known = ", ".join(names)
         raise UserError(f"{path} has no GPU {options.gpu!r}", hint=f"choose from {known}")
     check_parts(table, [one.name for one in chosen])
+    _check_totals(table, columns, chosen)
     meters: list[MeterRows] = []
     sources: list[Column] = []
     for device in chosen:
@@ -91,6 +94,23 @@ def read_meters(
     if not meters:
         raise UserError(f"{path} has no readings of any of its {len(devices)} GPUs")
     return meters if len(columns) == 1 else _with_columns(meters, sources)
+
+
+def _check_totals(table: Table, columns: Sequence[Column], devices: Sequence[Device]) -> None:
+    """Raise an error if rows of all devices have one power that is named like that of all."""
+    for i, column in enumerate(columns if len(devices) > 1 else ()):
+        if column.quantity is Quantity.ENERGY or not {*column.stem.split("_")} & _OF_ALL:
+            continue
+        values = [np.nan_to_num(device.values[i]) for device in devices]
+        varies = np.count_nonzero(np.diff(values[0])) >= LEAST_CHANGES
+        least = min(map(len, values))  # The last poll may be cut.
+        is_one = all(np.array_equal(value[:least], values[0][:least]) for value in values)
+        if is_one and varies:
+            raise UserError(
+                f"{table.path}: column {column.name!r} seems to be a total",
+                why=f"each poll has the same value for all {len(devices)} devices",
+                hint=f"name another column, or read it once with --gpu {devices[0].name}",
+            )
 
 
 def _with_columns(meters: Sequence[MeterRows], columns: Sequence[Column]) -> list[MeterRows]:

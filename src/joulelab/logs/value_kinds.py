@@ -65,7 +65,7 @@ def _check_plain_power(table: Table, column: Column, value: Floats) -> None:
     drawn = np.abs(value[value != 0])
     typical = float(np.median(drawn)) if drawn.size else 0.0
     low_w, high_w = (0.0, MOST_BOARD_W) if column.stem in NVIDIA_POWER else PLAIN_POWER_W
-    if column.note and (typical > high_w or 0 < typical < low_w):
+    if not column.has_unit and (typical > high_w or 0 < typical < low_w):
         raise UserError(
             f"{table.path}: the unit of column {column.name!r} is unknown",
             why=f"its values are about {typical:.3g}",
@@ -143,7 +143,7 @@ def energy_kind(table: Table, column: Column, t_s: Floats, value: Floats) -> Kin
 def _check_plain_energy(what: str, column: Column, power_w: float) -> None:
     """Raise an error if energies without a unit would be an implausible power in joules."""
     low_w, high_w = PLAIN_POWER_W
-    if column.note and power_w and not low_w <= power_w <= high_w:
+    if not column.has_unit and power_w and not low_w <= power_w <= high_w:
         raise UserError(
             f"{what} has no unit",
             why=f"in joules it would be {quantity(power_w, 'W')}",

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from joulelab.errors import UserError
 from joulelab.logs.formats.json_text import json_objects
 from joulelab.logs.formats.log_text import LogText
 from joulelab.logs.formats.meters import Format, Reading, number
@@ -203,17 +204,41 @@ def _perf_delimiter(head: Sequence[str]) -> str | None:
 def _read_powerstat(log: LogText) -> Iterator[Reading]:
     """Read powerstat: of RAPL with ``-R``, of the battery otherwise."""
     columns: list[str] = []
+    meters: dict[int, Meter] = {}
     of_battery = not any("start in 0 seconds" in line for line in log.head())
-    meter = Meter("node" if of_battery else "cpu:0", "Watts", "powerstat.watts", Kind.MEAN_POWER)
     for text in log.raw_lines():
         cells = text.split()
         if _POWERSTAT.match(text):
-            columns = cells
+            columns, meters = cells, _powerstat_meters(cells, of_battery)
+            if not meters:
+                raise UserError(
+                    f"{log.path}: 'Watts' adds up parts of the processor that contain each other",
+                    hint="record them apart, with powerstat -R -D",
+                )
         elif columns and cells and re.fullmatch(r"\d\d:\d\d:\d\d", cells[0]):
-            value = (
-                number(cells[columns.index("Watts")]) if len(cells) >= len(columns) else math.nan
-            )
-            yield Reading(cells[0], meter, value)
+            whole = len(cells) >= len(columns)
+            for i, meter in meters.items():
+                yield Reading(cells[0], meter, number(cells[i]) if whole else math.nan)
+
+
+def _powerstat_meters(columns: Sequence[str], of_battery: bool) -> dict[int, Meter]:
+    """Return the meters to read by their columns.
+
+    With ``-R``, ``Watts`` is the sum of all domains, although a package contains its cores, and
+    ``psys`` contains both: in a log of 574,000 characters, each row is pkg-0 + core + psys
+    (https://github.com/ionutbalosin/jvm-energy-consumption, baseline-idle-os).
+    """
+    watts = columns.index("Watts")
+    if of_battery:
+        return {watts: Meter("node", "Watts", "powerstat.watts", Kind.MEAN_POWER)}
+    domains = {i: name for i, name in enumerate(columns) if i > watts}
+    found = {i: f"cpu:{name[4:]}" for i, name in domains.items() if re.fullmatch(r"pkg-\d+", name)}
+    found |= {i: "dram:0" for i, name in domains.items() if found and name == "dram"}
+    found = found or {i: "node" for i, name in domains.items() if name == "psys"}
+    return {
+        i: Meter(component, domains[i], f"powerstat.{domains[i]}", Kind.MEAN_POWER)
+        for i, component in found.items()
+    }
 
 
 def _read_scaphandre(log: LogText) -> Iterator[Reading]:
