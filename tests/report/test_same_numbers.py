@@ -80,7 +80,7 @@ def noisy_study(tmp_path_factory, synthetic):
 
     def change(run):
         for result in run["results"].values():
-            result["samples"] = round(result["samples"] * rng.uniform(0.2, 1.0))
+            result["samples"] = round(result["samples"] * rng.uniform(0.5, 1.0))
             result["accuracy_pct"] = rng.uniform(30.0, 95.0)
 
     for block in range(2):
