@@ -433,3 +433,14 @@ def test_rows_that_were_written_twice_are_of_one_device(tmp_path):
     assert energy(read(tmp_path, "time_ms,power_w\n" + rows))[0] == pytest.approx(
         6 * 44.6, rel=0.01
     )
+
+
+@pytest.mark.parametrize("mark", ["/", "-"])
+@pytest.mark.parametrize("day_first", [True, False])
+def test_dates_with_the_year_last(tmp_path, mark, day_first):
+    """As in the logs of Adial314/nvidia-monitor."""
+    days = f"31{mark}03" if day_first else f"03{mark}31"
+    rows = polls(lambda i: f"{days}{mark}2026,12:{i // 60:02d}:{i % 60:02d},100\n")
+    assert energy(read(tmp_path, "Date,Time,Power (W)\n" + rows))[0] == pytest.approx(6000)
+    unclear = rows.replace("31", "04")
+    refuses(tmp_path, "Date,Time,Power (W)\n" + unclear, "begin with the day or with the month")

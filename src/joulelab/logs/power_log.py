@@ -162,8 +162,8 @@ def read_series(
     if len(table.names) == 1:
         raise UserError(
             f"{path} is no table: its lines have one cell, such as {table.shown_line()!r}",
-            hint="separate cells by commas, semicolons or tabs; for logs of tools that can be read "
-            "as they are, see the documentation of log formats",
+            hint="separate cells by commas, semicolons or tabs; if they are GPU power in W, write "
+            "'power.draw [W]' above them and state --interval SECONDS",
         )
     meters = read_meters(table, options, notes, absent)
     return [to_series(path, one, options, notes) for one in meters]

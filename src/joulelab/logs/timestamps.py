@@ -34,8 +34,10 @@ FORMATS = (
     "%Y-%m-%d %I:%M:%S %p", "%d-%b-%Y %H:%M:%S", "%d %b %Y %H:%M:%S", "%b %d, %Y, %I:%M:%S %p",
 )  # fmt: skip
 """Formats of dates other than ISO 8601. Seconds may have a fraction."""
-_DAY_FIRST = ("%d/%m/%Y %H:%M:%S", "%d/%m/%Y %I:%M:%S %p")
-_MONTH_FIRST = ("%m/%d/%Y %H:%M:%S", "%m/%d/%Y %I:%M:%S %p")
+_DAY_FIRST = tuple(
+    f"%d{mark}%m{mark}%Y {time}" for mark in "/-" for time in ("%H:%M:%S", "%I:%M:%S %p")
+)
+_MONTH_FIRST = tuple(f"%m{form[2]}%d{form[5:]}" for form in _DAY_FIRST)
 _TIME_NAMES = {
     "t", "timestamps", "date", "when", "ts", "stamp", "last_changed", "last_updated",
     *TIME_WORDS, *UNIT_NAMES, *TIME_UNITS,
@@ -44,7 +46,7 @@ _DURATION_WORDS = {"kernel", "cpu", "gpu", "up", "utilization"}
 _EPOCH_DECADES = ((1e9, "s"), (1e12, "ms"), (1e15, "us"), (1e18, "ns"))
 """Seconds since 1970 lie between 1e9 (2001) and 4e9 (2096), and so on for the smaller units."""
 _DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}[ T_]\d")
-_SLASHED = re.compile(r"(\d{1,2})/(\d{1,2})/\d{4}[ T]\d")
+_YEAR_LAST = re.compile(r"(\d{1,2})([/-])(\d{1,2})\2\d{4}[ T]\d")
 _CLOCK = re.compile(r"(?!000)(\d+):(\d{2}):(\d{2}(?:[.,:]\d+)?)(?: ?([AP])M)?", re.IGNORECASE)
 _DAY = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}|\d{8}")
 _ZONE_NAME = re.compile(r"(?<=\d) (?!AM|PM)([A-Z]{2,5})$")
@@ -199,12 +201,12 @@ def to_time(cell: str, parse_dates: Converter) -> float:
 
 
 def day_first(cells: Sequence[str], path: Path) -> bool:
-    """Return whether dates with slashes begin with the day; raise an error if that is unclear."""
-    found = [match for match in map(_SLASHED.match, cells) if match]
+    """Return whether dates such as 31/01/2026 begin with the day, or raise an error if unclear."""
+    found = [match for match in map(_YEAR_LAST.match, cells) if match]
     if any(int(match[1]) > 12 for match in found):
         return True
     has_half = any(cell.upper().rstrip().endswith("M") for cell in cells)
-    if not found or has_half or any(int(match[2]) > 12 for match in found):
+    if not found or has_half or any(int(match[3]) > 12 for match in found):
         return False
     raise UserError(
         f"{path}: {cells[0]!r} may begin with the day or with the month",

@@ -205,7 +205,12 @@ FORMATS = (
         _read_tegrastats,
         timed="tegrastats of JetPack 5 and newer, or tegrastats | ts '%Y-%m-%d %H:%M:%.S'",
     ),
-    Format("powermetrics", lambda head: _any(_APPLE_SAMPLE, head), _read_powermetrics),
+    Format(
+        "powermetrics",
+        lambda head: _any(_APPLE_SAMPLE, head),
+        _read_powermetrics,
+        timed="powermetrics --samplers cpu_power -i 1000",
+    ),
     Format(
         "powermetrics",
         lambda head: any("<plist" in line for line in head),
