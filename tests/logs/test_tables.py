@@ -444,3 +444,21 @@ def test_dates_with_the_year_last(tmp_path, mark, day_first):
     assert energy(read(tmp_path, "Date,Time,Power (W)\n" + rows))[0] == pytest.approx(6000)
     unclear = rows.replace("31", "04")
     refuses(tmp_path, "Date,Time,Power (W)\n" + unclear, "begin with the day or with the month")
+
+
+@pytest.mark.parametrize("options", [{}, {"device_column": "GPUId"}])
+def test_rows_of_several_fields_are_no_power(tmp_path, options):
+    """As in the logs of 4179e1/dcgm_test."""
+    fields = (("power_usage_instant", 70), ("throttle_reason_idle", 1))
+    rows = "".join(
+        f"{gpu},{1718783836000000 + 1000000 * i + 9000 * gpu},{name},{value + i % 3}\n"
+        for gpu in (0, 1)
+        for name, value in fields
+        for i in range(30)
+    )
+    text = "GPUId,TimeStampUs,Field,Values\n" + rows
+    words = "of several quantities, as column 'Field' says"
+    refuses(tmp_path, text, words, power_columns=["Values"], **options)
+    power = "".join(line for line in text.splitlines(keepends=True) if "throttle" not in line)
+    log = read(tmp_path, power, power_columns=["Values"], **options)
+    assert energy(log)[0] == pytest.approx(29 * 2 * 71, rel=0.02)

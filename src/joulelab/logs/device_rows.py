@@ -53,6 +53,8 @@ _QUANTITIES = {
     "temperature", "temp", "utilization", "util", "clock", "clocks", "frequency", "freq",
     "voltage", "volt", "volts", "humidity", "percent", "pct", "fps", "rpm",
 }  # fmt: skip
+_FIELDS = {"field", "metric", "metric_name", "field_name", "quantity", "measurement", "parameter"}
+_POWER_WORDS = {"power", "watt", "watts", "energy", "joule", "joules"}
 _ENERGY_UNITS = {*UNITS[Quantity.POWER], *UNITS[Quantity.ENERGY], *TIME_UNITS}
 _UTILIZATIONS = {"gpu", "cpu", "npu"}
 _LABELS = {"name", "id", "unit", "component"}
@@ -112,6 +114,8 @@ def choose_device_columns(
     Raises:
         UserError: A column is named like devices, but its values neither take turns nor stay.
     """
+    if options.gpu is None:
+        _check_fields(table)
     if options.device_column is not None:
         return DeviceColumns((find(table, options.device_column),))
     if options.devices is not None:
@@ -157,11 +161,25 @@ def _check_quantities(table: Table, positions: Sequence[int]) -> None:
             if name.words & _QUANTITIES or (name.unit and name.unit not in _ENERGY_UNITS)
         ]
         if others:
-            raise UserError(
-                f"{table.path}: rows are of several quantities, as column {table.names[i]!r} says",
-                why=f"it has {', '.join(map(repr, others[:3]))}",
-                hint="choose the rows of power with --gpu, or leave the others out of the file",
-            )
+            raise _several_quantities(table, i, others)
+
+
+def _check_fields(table: Table) -> None:
+    """Raise an error if a column of quantities has names of power and of others."""
+    for i, text in enumerate(table.names if table.header else ()):
+        if parse_name(text).stem in _FIELDS:
+            names = dict.fromkeys(table.cells(i))
+            others = [name for name in names if not parse_name(name).words & _POWER_WORDS]
+            if 0 < len(others) < len(names):
+                raise _several_quantities(table, i, others)
+
+
+def _several_quantities(table: Table, position: int, others: Sequence[str]) -> UserError:
+    return UserError(
+        f"{table.path}: rows are of several quantities, as column {table.names[position]!r} says",
+        why=f"it has {', '.join(map(repr, others[:3]))}",
+        hint="choose the rows of power with --gpu, or leave the others out of the file",
+    )
 
 
 def _on_host(table: Table, known: Sequence[int], position: int) -> tuple[int, ...]:
