@@ -342,3 +342,23 @@ def test_powerstat_reads_no_sum_of_domains_that_contain_each_other(tmp_path):
     path.write_text(text.replace("pkg-0   core   psys", ""))
     with pytest.raises(UserError, match="contain each other"):
         rows_of(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "elapsed", "component"),
+    [
+        ("  85.09 Joules power/energy-pkg/  ( +-  0.83% )", "34.92 +- 0.0007", "cpu:0"),
+        ("S0    1   85.09 Joules power/energy-pkg/", "34.92", "cpu:0"),
+        ("S0-D0-C0   1   85.09 Joules power/energy-pkg/", "34.92", "cpu:0-D0"),
+    ],
+)
+def test_totals_of_perf_of_repeated_runs_and_of_sockets(tmp_path, row, elapsed, component):
+    path = tmp_path / "log.txt"
+    head = " Performance counter stats for 'system wide' (10 runs):\n\n"
+    other = "S0-D0-C1   0   <not counted> Joules power/energy-pkg/\n"
+    path.write_text(f"{head}{row}\n{other}\n   {elapsed} seconds time elapsed\n\n")
+    log, [result] = rows_of(path)
+    assert result["components"].keys() == {component}
+    assert result["gross_j"] == pytest.approx(85.09)
+    assert result["duration_s"] == pytest.approx(34.92)
+    assert any("means of several runs" in note for note in log.notes) == ("+-" in elapsed)

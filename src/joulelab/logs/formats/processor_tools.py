@@ -30,11 +30,10 @@ _ELAPSED = re.compile(r"\s*(\d+\.\d+) sec\s*")
 _PERF_EVENTS = {"pkg": "cpu", "ram": "dram", "psys": "node"}
 _SOCKETS = ("", *(f" of socket {socket}" for socket in range(8)))
 _PERF_TEXT = re.compile(
-    r"\s*(?P<time>\d+\.\d+)\s+(?:[SN](?P<socket>\d+(?:-D\d+)?)\s+\d+\s+)?"
+    r"\s*(?:(?P<time>\d+\.\d+)\s+)?(?:[SN](?P<socket>\d+(?:-D\d+)?)(?:-C\d+)?\s+\d+\s+)?"
     r"(?P<value>[\d.,]+|<not \w+>)\s+Joules\s+(?P<event>\S+)"
 )
-_PERF_TOTAL = re.compile(r"\s*(?P<value>[\d.,]+)\s+Joules\s+(?P<event>\S+)")
-_PERF_ELAPSED = re.compile(r"\s*([\d.,]+) seconds time elapsed")
+_PERF_ELAPSED = re.compile(r"\s*([\d.,]+)(?P<spread> \+- [\d.,]+)? seconds time elapsed")
 _ANY_PERF = re.compile(r"(?:^|[\s,;\"])(?:power/)?energy-(pkg|ram|psys|cores|gpu)/?")
 _POWERSTAT = re.compile(r"\s*Time\s+User\s+Nice\s+Sys\s+Idle\s+IO\b.*\bWatts\b")
 _HOST = re.compile(r"Host:\s+([\d.]+) W")
@@ -123,6 +122,8 @@ def _read_perf(log: LogText) -> Iterator[Reading]:
             # Decimals of seconds show the mark of the user's language.
             mark, group = (",", ".") if match[1].rfind(",") > match[1].rfind(".") else (".", ",")
             length_s = number(match[1].replace(mark, "."))
+            if match["spread"]:
+                log.notes.append("energy and time are means of several runs")
             rows, totals = (
                 [
                     one._replace(
@@ -156,9 +157,9 @@ def _perf_row(text: str, delimiter: str | None) -> _PerfRow | None:
         return row
     if match := _PERF_TEXT.match(text):
         time, socket, value, event = match.group("time", "socket", "value", "event")
-        return _PerfRow(time, socket, value.replace(",", ""), event)
-    match = _PERF_TOTAL.match(text)
-    return match and _PerfRow("", None, match["value"], match["event"])
+        if time or not value.startswith("<"):
+            return _PerfRow(time or "", socket, value.replace(",", "") if time else value, event)
+    return None
 
 
 def _perf_meter(row: _PerfRow) -> Meter | None:
