@@ -46,6 +46,7 @@ class Layout:
     # Columns that distinguish devices; their values replace ``{}`` in components.
     devices: tuple[str, ...] = ()
     seconds: bool = False  # Whether times are seconds from the log's own start.
+    delay: str = ""  # Column of the milliseconds from a row's time until it was read.
 
     def read(self, log: LogText) -> Iterator[Reading]:
         """Read all rows of the known columns."""
@@ -53,6 +54,8 @@ class Layout:
             time: str | float = row[self.time]
             if self.seconds:
                 time = number(row[self.time])
+            elif self.delay:
+                time = f"{number(row[self.time]) + number(row[self.delay]):.0f}"
             device = ":".join(row[name] for name in self.devices if name in row)
             for name, cell in row.items():
                 for column in self.columns:
@@ -151,6 +154,7 @@ _LAYOUTS = (
         seconds=True,
     ),
     # EnergiBridge: counters of RAPL, where PP0 and PP1 are in the package; SYSTEM_POWER on a Mac.
+    # Rows begin at Time and are read after Delta: the next Time is that of the row before plus it.
     Layout(
         "EnergiBridge",
         ("Delta", "Time"),
@@ -161,6 +165,7 @@ _LAYOUTS = (
             _Column(r"GPU(\d+)_ENERGY \(mJ\)", "gpu:{}", Kind.COUNTER, 1e-3),
             _Column(r"SYSTEM_POWER \(Watts\)", "node"),
         ),
+        delay="Delta",
     ),
     # jtop's logger (jetson-stats, jtop.stats): mW; "Power TOT" is the module.
     Layout(
