@@ -25,6 +25,8 @@ MOST_S = 1e8
 Seconds = Annotated[float, Meta(ge=0, le=MOST_S)]
 Period = Annotated[float, Meta(gt=0, le=MOST_S)]
 Delay = Annotated[float, Meta(ge=-MOST_S, le=MOST_S)]
+Gain = Annotated[float, Meta(ge=1e-3, le=1e3)]
+"""A reading over its true value: no sensor is further off, and its unit is another matter."""
 Count = Annotated[int, Meta(ge=0, le=MOST_NS)]
 Pid = Annotated[int, Meta(ge=0, lt=2**31)]
 Nanoseconds = Annotated[int, Meta(ge=0, le=MOST_NS)]

@@ -28,6 +28,12 @@ def test_centuries_whose_energy_is_known_from_a_counter_take_no_time():
     assert (tally.inputs, tally.wrong) == (1, [])
 
 
+def test_readings_that_are_corrected_beyond_all_numbers_are_refused():
+    """It was found by this seed."""
+    (tally,) = run(60_000, seed=404, names=["trace header"], only=2386).values()
+    assert (tally.inputs, tally.wrong) == (1, [])
+
+
 @pytest.mark.parametrize("mutation", sorted({*JSON, *TABLES, *RARE}, key=lambda one: one.__name__))
 def test_each_kind_of_damage_damages_any_file(mutation):
     """An empty file, too, and the same seed always does the same."""

@@ -20,10 +20,10 @@ from joulelab.storage import home, make_private_directories, read_whole, write_w
 from joulelab.validation import (
     Delay,
     Finite,
+    Gain,
     InvalidData,
     NotNegative,
     Period,
-    Positive,
     Seconds,
     decode,
 )
@@ -45,7 +45,7 @@ class Calibration:
     driver: str  # The driver's version; may be empty.
     date: str  # Date of the fit, ``YYYY-MM-DD``.
     meter: str  # The meter, as text.
-    gain: Positive  # Reading over true power.
+    gain: Gain  # Reading over true power.
     offset_w: Finite  # Reading at zero power.
     # From the end of a value's window until it was readable, plus any offset between the clocks of
     # the two logs.

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from joulelab.validation import Delay, Finite, NotNegative, Period, Positive, Seconds
+from joulelab.validation import Delay, Finite, Gain, NotNegative, Period, Positive, Seconds
 
 
 class Provenance(StrEnum):
@@ -114,7 +114,7 @@ class Channel:
     resolution: NotNegative = 0.0
     gain_uncertainty: NotNegative = 0.0
     offset_uncertainty_w: NotNegative = 0.0
-    gain: Positive = 1.0
+    gain: Gain = 1.0
     offset_w: Finite = 0.0
     wrap: Positive | None = None
     priority: int = 0
