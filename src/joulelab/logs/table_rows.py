@@ -35,7 +35,7 @@ from joulelab.logs.value_kinds import check_durations, check_power, energy_kind,
 from joulelab.sensors.sensor import Absence, Quantity
 from joulelab.validation import MOST
 
-LEAST_CHANGES = 3  # Values that vary this often, and alike for all devices, are of a total.
+LEAST_CHANGES = 3  # Values that vary this often, the same for all devices, are of a total.
 _OF_ALL = {"total", "sum", "overall", "combined", "aggregate", "node", "host", "server", "system"}
 LEAST_READABLE = 0.5  # A time column of which a smaller share can be read is an error.
 MOST_REPEATED = (

@@ -182,7 +182,7 @@ class TracedStep:
 
     @property
     def fresh_bytes(self) -> float:
-        """Bytes that a CPU takes anew from the system, page by page, in each step.
+        """Bytes that a CPU takes from the system in each step, page by page.
 
         These are large tensors, and what training keeps until its backward pass beyond the memory
         that stays with the process.
@@ -229,7 +229,7 @@ class OperatorTable:
     is_vector: Booleans  # whether one of its matrices has a single row
     calls: Floats  # forward, backward and library calls, parameter tensors; shape (steps, 4)
     served: Floats  # steps and sequences of a server; shape (steps, 2)
-    fresh_bytes: Floats  # that a CPU takes anew from the system; shape (steps,)
+    fresh_bytes: Floats  # that a CPU takes from the system; shape (steps,)
 
     def sum_by_step(self, values: Floats) -> Floats:
         """Sum values over the operators of each step. Shape: (operators,) to (steps,)."""
