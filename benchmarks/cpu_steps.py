@@ -1,9 +1,9 @@
 """Measure steps of small models on one core, as a table for ``python -m benchmarks.leave_one_out``.
 
-``python -m benchmarks.cpu_steps torchvision --out steps.csv`` measures models of torchvision, and
-``paper`` those of the paper. The duration of a step is the processor time of its thread, which
-other work on the machine changes least. Its energy is that of one busy core on an otherwise idle
-machine, by the estimates of JouleLab.
+``python -m benchmarks.cpu_steps torchvision --out steps.csv`` measures models of torchvision,
+``others`` more of them, and ``paper`` those of the paper. The duration of a step is the processor
+time of its thread, which other work on the machine changes least. Its energy is that of one busy
+core on an otherwise idle machine, by the estimates of JouleLab.
 """
 
 from __future__ import annotations
@@ -34,6 +34,12 @@ TORCHVISION = (
     "resnext50_32x4d", "shufflenet_v2_x1_0", "squeezenet1_0", "swin_t", "vgg11",
 )  # fmt: skip
 
+OTHERS = (
+    "alexnet", "convnext_small", "densenet169", "efficientnet_b1", "mnasnet0_5",
+    "mobilenet_v3_large", "regnet_y_400mf", "resnet18", "resnext50_32x4d", "shufflenet_v2_x0_5",
+    "squeezenet1_1", "vgg13", "wide_resnet50_2",
+)  # fmt: skip
+
 CASES = {
     "paper": [
         Case(name, phase, size, (3, 32, 32))
@@ -44,6 +50,12 @@ CASES = {
     "torchvision": [
         Case(f"torchvision:{name}", phase, 4, (3, 64, 64))
         for name in TORCHVISION
+        for phase in PHASES
+    ],
+    "others": [
+        Case(f"torchvision:{name}", phase, size, (3, side, side))
+        for name in OTHERS
+        for size, side in ((2, 96), (8, 64))
         for phase in PHASES
     ],
 }

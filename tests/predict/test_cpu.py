@@ -70,10 +70,12 @@ def times(layer, batch, pixels, threads):
 
 def test_one_thread_needs_the_weights_again_for_each_image():
     layer = nn.Conv2d(256, 256, 1)
-    per_image = [times(layer, batch, 4, 1) / batch for batch in (2, 8, 16)]
-    assert per_image[1] == pytest.approx(per_image[0], rel=0.25)
-    assert per_image[2] < 0.7 * per_image[1]
-    assert times(layer, 8, 4, 2) < times(layer, 8, 4, 1)
+    step = [trace_step(layer, "infer", batch, (256, 4, 4)) for batch in (8, 16)]
+    few, many = (tabulate_operators([one], one_thread()).bytes[0] for one in step)
+    images = 4 * 256 * 16 * 2
+    weights = 4 * 256 * 256
+    assert (few, many) == (8 * (images + weights), 16 * images + weights)
+    assert tabulate_operators(step[:1], one_thread(threads=2)).bytes[0] == 8 * images + weights
 
 
 def test_a_few_pixels_take_as_long_as_the_rows_of_a_kernel():

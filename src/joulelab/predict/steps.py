@@ -284,11 +284,11 @@ def tabulate_operators(steps: Sequence[TracedStep], sheet: Datasheet) -> Operato
         as_it_is = is_split | (rows == 1)
         computed = np.where(alone, flops * np.where(as_it_is, 1.0, filled), vector_flops)
         size = np.where(is_split & from_library, 4 * matrices * rows * columns, weights)
-        # Each image needs the weights again; their gradients are read and written.
-        times = np.where(alone, np.where(is_split, 2 * images - 1, images), 1.0)
-        traffic = traffic + (times - 1) * size
+        # Each image alone needs the weights again; their gradients are read and written.
+        again = np.where(is_split, 2 * images - 2, images - 1)
+        traffic = traffic + np.where(alone, again * size, 0.0)
         is_product = is_product | alone
-        laid = np.where(is_product & (rows == 1), 0.0, times * size)
+        laid = np.where(is_product, 0.0, size)
         fresh = np.array([one.fresh_bytes for one in steps])
     return OperatorTable(
         step=step.astype(np.intp),
