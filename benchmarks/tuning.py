@@ -121,7 +121,7 @@ def _probe_once(
 def search(curve: Curve, max_slowdown: float, noise: float, seed: int) -> Outcome:
     """Choose by JouleLab's search."""
     rng = np.random.default_rng(seed)
-    knob = Knob("power_limit", curve.limits, curve.limits[-1], "W", is_limit=True)
+    knob = Knob("power_limit", curve.limits, curve.limits[-1], is_limit=True)
     one = LevelSearch(knob, max_slowdown, seed=seed)
     while (settings := one.next()) is not None:
         index = curve.limits.index(settings["power_limit"])

@@ -124,7 +124,7 @@ def table_of(job: Job, seed: int) -> ReplayTable:
     limits = job.limits
     knobs = (
         Knob("batch_size", tuple(job.sizes), usable[seed % len(usable)]),
-        Knob("power_limit", tuple(limits), limits[-1], "W", is_limit=True),
+        Knob("power_limit", tuple(limits), limits[-1], is_limit=True),
     )
     rows = {cell: [one] * len(job.epochs[cell[0]]) for cell, one in job.epoch.items()}
     return ReplayTable(knobs, rows, {cell: job.epochs[cell[0]] for cell in job.epoch})
