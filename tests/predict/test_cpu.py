@@ -54,7 +54,8 @@ def test_the_convolutions_that_pytorch_leaves_to_matrix_products(
     shape = (8, pixels, pixels)
     table = tabulate_operators([trace_step(layer, "infer", images, shape)], one_thread(threads))
     with_threads(threads)
-    with profile(activities=[ProfilerActivity.CPU]) as recorded, torch.no_grad():
+    cpu = [ProfilerActivity.CPU]
+    with profile(activities=cpu, acc_events=True) as recorded, torch.no_grad():
         layer(torch.zeros(images, *shape))
     called = {one.key for one in recorded.key_averages()}
     assert ("aten::mkldnn_convolution" in called) == (not table.is_product[0])
