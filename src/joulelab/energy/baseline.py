@@ -144,10 +144,10 @@ class Baseline:
 
         Between two points: the straight line; its uncertainty is that of each point, where use by
         others is one error in both, and of the drift between them (rectangular: the true curve lies
-        anywhere between the two). Outside: the
-        nearest point, with an uncertainty of :data:`UNKNOWN_DRIFT` or of the drift between the
-        nearest two, whichever is more. NaN if the source never measured the component. Points that
-        were measured on a busy machine count only if there is no other.
+        anywhere between the two). Outside: the nearest point, with an uncertainty of
+        :data:`UNKNOWN_DRIFT` or of the drift between the nearest two, whichever is more. NaN if the
+        source never measured the component. Points that were measured on a busy machine count only
+        if there is no other.
         """
         power_w, uncertainty_w = self.powers(component, source, np.array([time_s]))
         return float(power_w[0]), float(uncertainty_w[0])

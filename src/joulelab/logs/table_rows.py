@@ -41,7 +41,7 @@ LEAST_READABLE = 0.5  # A time column of which a smaller share can be read is an
 MOST_REPEATED = (
     0.05  # Share of a device's times that may occur twice, for a clock of whole seconds.
 )
-MANY_ROWS = 5000  # To inspect where a poll has so many rows that few of them are in a sample.
+MANY_ROWS = 5000  # Of a sample, where the usual one would hold few polls of many rows.
 _SPLIT = "split the file, or name the column that distinguishes devices with --device-column"
 
 

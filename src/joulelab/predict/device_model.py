@@ -59,7 +59,7 @@ class StepEstimates(NamedTuple):
     duration_s: Floats
     energy_j: Floats  # gross
     host_s: Floats  # the host's part of the duration, including a server's
-    device_s: Floats  # the device's part
+    device_s: Floats  # the device's part; on a CPU with the page faults of new memory
     operator_s: Floats  # device time of one operator
     operator_j: Floats  # energy of one operator above idle
 
