@@ -1,5 +1,6 @@
 """The program's end of a recorder that has not begun, or does not end."""
 
+import os
 import signal
 import subprocess
 
@@ -56,3 +57,17 @@ def test_a_recorder_that_does_not_end_is_a_failure(lasting, monkeypatch):
     process.send_signal(signal.SIGSTOP)
     recorder.stop(0)
     assert recorder.failure == "the recorder did not end on request and was killed"
+
+
+def test_a_recorder_that_is_killed_as_it_is_asked_to_end_ended_early(monkeypatch):
+    recorder = open_recorder(None, OPTIONS, own=True)
+    pid = recorder.pid
+    send = client.MessageSocket.send
+
+    def kill_and_send(connection, message):
+        os.kill(pid, signal.SIGKILL)
+        return send(connection, message)
+
+    monkeypatch.setattr(client.MessageSocket, "send", kill_and_send)
+    recorder.stop(0)
+    assert recorder.failure == "the recorder ended early (killed by signal 9)"

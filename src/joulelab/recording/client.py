@@ -404,7 +404,7 @@ class RecorderClient:
         """Whether the recorder records, or recorded until its proper end."""
         known = self._stopped or self.failure or not self.owned
         if not known and self._has_ended():
-            self.failure = f"the recorder ended early ({self._reason()})"
+            self._fail()
         return not self.failure
 
     def send_lines(self, lines: Sequence[bytes]) -> int:
@@ -513,7 +513,10 @@ class RecorderClient:
             self.failure = "the recorder did not end on request and was killed"
             _kill(process)
         if process.poll() != 0 and not self.failure:
-            self.failure = f"the recorder failed ({self._reason()})"
+            self._fail()
+
+    def _fail(self) -> None:
+        self.failure = f"the recorder ended early ({self._reason()})"
 
     def _has_ended(self) -> bool:
         if self._process is not None:
