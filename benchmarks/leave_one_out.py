@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from joulelab.arrays import Floats
+from joulelab.errors import UserError
 from joulelab.models.characteristics import Characteristics, characterize, weightless
 from joulelab.models.registry import build_model
 from joulelab.predict.coefficients import Datasheet, find_datasheet, generic_datasheet
@@ -52,7 +53,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="threads of the CPU that ran the steps")
     parser.add_argument("--predict", type=Path, help="another table of the device")
     options = parser.parse_args()
+    try:
+        _compare(options)
+    except UserError as error:
+        parser.error(str(error))
 
+
+def _compare(options: argparse.Namespace) -> None:
     measurements = read_measurements(options.table)
     steps = trace_cases([one.case for one in measurements])
     sheet = find_datasheet(options.device) or generic_datasheet(options.device)
