@@ -2,6 +2,7 @@
 
 import os
 import time
+from bisect import bisect_right
 from pathlib import Path
 
 from joulelab.sensors.sensor import Channel, Provenance, Quantity, Reading
@@ -10,10 +11,16 @@ FILE = "LIMITED_GPU"
 FOUND_W = 300.0
 
 
-class LimitedGpu:
-    """The sensor: it draws what the limit in ``$LIMITED_GPU`` allows."""
+PERIOD_S = 0.01
 
-    interval_s = 0.01
+
+class LimitedGpu:
+    """The sensor: it draws what the limit in ``$LIMITED_GPU`` allows.
+
+    Like a driver's ring it has a reading of every period, however late it is read.
+    """
+
+    interval_s = PERIOD_S
     # Recorders import this file without other modules of the tests.
     channels = (
         Channel(
@@ -21,12 +28,20 @@ class LimitedGpu:
             quantity=Quantity.POWER,
             source="limited",
             provenance=Provenance.SIMULATED,
-            update_period_s=0.01,
+            update_period_s=PERIOD_S,
         ),
     )
 
+    def __init__(self):
+        self._next_ns = time.monotonic_ns()
+
     def read(self):
-        return [Reading(time.monotonic_ns(), 0, limit_w())]
+        stamps_ns = range(self._next_ns, time.monotonic_ns(), round(PERIOD_S * 1e9))
+        self._next_ns += len(stamps_ns) * stamps_ns.step
+        set_ns, limits_w = zip(*_limits(), strict=True)
+        return [
+            Reading(t_ns, 0, limits_w[max(bisect_right(set_ns, t_ns) - 1, 0)]) for t_ns in stamps_ns
+        ]
 
     def close(self):
         pass
@@ -63,14 +78,18 @@ class Borrowed:
 
 
 def limit_w():
-    return float(Path(os.environ[FILE]).read_text())
+    return _limits()[-1][1]
 
 
 def write_limit(watts):
-    path = Path(os.environ[FILE])
-    new = path.with_suffix(".new")
-    new.write_text(str(watts))
-    new.replace(path)
+    with Path(os.environ[FILE]).open("a") as limits:
+        limits.write(f"{time.monotonic_ns()} {watts}\n")
+
+
+def _limits():
+    """Return when each limit was set, in ns, and the limit in watts."""
+    lines = Path(os.environ[FILE]).read_text().splitlines()
+    return [(int(t_ns), float(watts)) for t_ns, watts in map(str.split, lines)]
 
 
 class Clock:

@@ -23,6 +23,8 @@ import joulelab
 limit = Path(sys.argv[1])
 loop = joulelab.epochs(range(int(sys.argv[2])), quiet=True)
 for epoch in loop:
+    if Path("stop").exists():
+        break
     for batch in loop.steps(range(50)):
         # Below 100 W, steps are slower.
         time.sleep(0.004 * max(1.0, 100e6 / int(limit.read_text() or 150e6)))
@@ -68,6 +70,16 @@ def tune(start):
 def zone(tmp_path):
     """The only package of this machine, whose limit is 150 W."""
     return package(tmp_path / "sys", 0, limit_w=150, max_w=150)
+
+
+def read_until(text, process):
+    """Read what a process prints as errors until this text."""
+    error = ""
+    while text not in error:
+        line = process.stderr.readline()
+        assert line, error
+        error += line
+    return error
 
 
 def limit_w(zone):
@@ -182,12 +194,15 @@ def test_a_command_without_steps_is_run_again_for_each_probe(tune, zone):
     assert limit_w(zone) == 150
 
 
-def test_a_dry_run_measures_the_baseline_alone(tune, zone):
-    code, out, error = tune("--dry-run", "--knobs", "cpu-power-limit=50,100", "--window", "0.3",
-                            "--json", "--", sys.executable, "-c", EPOCHS,
-                            zone / "constraint_0_power_limit_uw", 4, 0)  # fmt: skip
+def test_a_dry_run_measures_the_baseline_alone(start, zone, tmp_path):
+    process = start("--dry-run", "--knobs", "cpu-power-limit=50,100", "--window", "0.3", "--json",
+                    "--", sys.executable, "-c", EPOCHS, zone / "constraint_0_power_limit_uw",
+                    10000, 0)  # fmt: skip
+    error = read_until("[1]", process)
+    (tmp_path / "stop").touch()
+    out, rest = process.communicate(timeout=100)
     result = json.loads(out)
-    assert (code, result["probes"]) == (0, 1), error
+    assert (process.returncode, result["probes"]) == (0, 1), error + rest
     assert "a search would try cpu power limit 50 W, 100 W or 150 W" in result["reason"]
 
 
@@ -196,11 +211,7 @@ def test_an_interrupt_restores_the_limit_and_reports_what_is_known(start, zone, 
     process = start("--knobs", "cpu-power-limit=50,60,70,80,90,100", "--window", "0.5", "--",
                     sys.executable, "-c", EPOCHS, zone / "constraint_0_power_limit_uw",
                     10000, 0)  # fmt: skip
-    error = ""
-    while "[2]" not in error:
-        line = process.stderr.readline()
-        assert line, error
-        error += line
+    read_until("[2]", process)
     assert limit_w(zone) < 150
     process.send_signal(sent)
     out, _ = process.communicate(timeout=100)
