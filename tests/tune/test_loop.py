@@ -261,4 +261,4 @@ def test_the_record_of_a_wrapped_command_has_what_its_loops_were_tuned_to(tmp_pa
     )
     joulelab_run = [sys.executable, "-m", "joulelab", "run", "--quiet", "--out", tmp_path / "run"]
     subprocess.run([*joulelab_run, "--", sys.executable, "-c", program], check=True)
-    assert joulelab.open_run(tmp_path / "run").notes == ("x",)
+    assert "x" in joulelab.open_run(tmp_path / "run").notes
