@@ -233,6 +233,13 @@ REFUSED = {
     "a plug in kW": (
         table("entity_id,state,last_changed", lambda i: f"sensor.plug_power,0.0{i},{date(i)}Z"),
         {}, "the unit of sensor.plug_power is unknown: its values are about 0.0"),
+    "a table of readings above one with more columns": (
+        table("t_s,power_w", lambda i: f"{i},{power(0, i)}")
+        + table("t_s,power_w,temperature", lambda i: f"{i + 100},{power(0, i)},50", range(500)),
+        {}, "the columns change at 't_s, power_w, temperature'; split the file there"),
+    "lists of lists as JSON": (
+        "[[" + ",".join(f'{{"state": "{power(0, i)} W"}}' for i in SECONDS) + "]]",
+        {}, "is JSON of no known tool"),
 }  # fmt: skip
 
 

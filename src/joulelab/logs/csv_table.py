@@ -54,7 +54,7 @@ SAMPLE_ROWS = 200
 MOST_PREAMBLE = 100  # The header follows at most this many other lines.
 CELLS_PER_CHUNK = 1 << 19
 MOST_SHORT = 0.1  # A file of which a larger share of rows is short has another layout.
-_DOCUMENT = re.compile(r"\s*(?:(<[?!\w])|\{|\[\s*(?:\{|$))")
+_DOCUMENT = re.compile(r"\s*(?:(<[?!\w])|\{|\[\s*(?:[\[{]|$))")
 _UNITS_ROW = re.compile(
     r"[\[(]?\s*(?:[nuµm]?s|sec\w*|[kmuµ]?w|watts?|[kmu]?j|joules?|[km]?wh|%|pct|percent|°?c|celsius|"
     r"[kmg]?hz|[kmg]i?b|bytes|m?v|volts?|m?a|amps?|v?va|rpm|unix|utc|iso|yyyy.*|hh:.*)?\s*[\])]?",
@@ -225,10 +225,7 @@ class _Shape:
         """Raise an error if the columns change within the file."""
         cells = tuple(cell.strip() for cell in row)
         if cells[: len(self.table.names)] != self.table.names:
-            raise UserError(
-                f"{self.table.path}: the columns change at {shown(', '.join(cells))!r}",
-                hint="split the file there",
-            )
+            raise _changed_columns(self.table.path, cells)
 
 
 def open_table(path: Path, sample_rows: int = SAMPLE_ROWS) -> Table:
@@ -275,6 +272,8 @@ def _inspect(
     first = _first_data_row(rows)
     names, headings, at = _header(rows, lines, head, first, delimiter)
     header = bool(names)
+    if header:
+        _check_earlier_header(path, rows[:at], names)
     others = [
         row
         for row, line in zip(rows[first:], lines[first:], strict=True)
@@ -363,6 +362,22 @@ def _header(
         while len(names) > len(rows[first]) and not names[-1]:
             names = names[:-1]
     return names, frozenset(headings), at
+
+
+def _check_earlier_header(
+    path: Path, above: Sequence[tuple[str, ...]], names: Sequence[str]
+) -> None:
+    """Raise an error if rows above the header are data, below other columns of the same names."""
+    for row, below in itertools.pairwise(above):
+        is_header = _is_heading(row) and len(below) == len(row) and any(map(is_value, below))
+        if is_header and {*row} & {*names} - {""}:
+            raise _changed_columns(path, names)
+
+
+def _changed_columns(path: Path, names: Sequence[str]) -> UserError:
+    return UserError(
+        f"{path}: the columns change at {shown(', '.join(names))!r}", hint="split the file there"
+    )
 
 
 def _with_unit(name: str, unit: str) -> str:
