@@ -35,6 +35,11 @@ def logged(tmp_path, stamps, **columns):
         "%d/%m/%Y %H:%M:%S.%f",
         "%m/%d/%Y %I:%M:%S %p",
         "%a %b %d %H:%M:%S %Y",
+        "%a %b %d %H:%M:%S UTC %Y",
+        "%a %d %b %Y %I:%M:%S %p UTC",
+        "%a, %d %b %Y %H:%M:%S +0000",
+        "%Y%m%dT%H%M%SZ",
+        "%Y%m%d%H%M%S",
         "%Y%m%d %H:%M:%S",
         "%Y%m%d-%H%M%S",
     ],
@@ -58,6 +63,47 @@ def test_order_of_day_and_month_is_never_guessed():
 def test_cells_that_are_not_times(cell):
     assert not is_date(cell)
     assert not is_clock(cell)
+
+
+@pytest.mark.parametrize(
+    ("unit", "start", "period"),
+    [
+        ("us", 1_987_654_321, 1e6),
+        ("us", 1_987_654_321, 2e4),
+        ("ms", 1.3e9, 1e3),
+        ("ms", 1.3e9, 100),
+    ],
+)
+def test_times_since_a_start_are_not_taken_for_times_since_1970(tmp_path, unit, start, period):
+    stamps = [f"{start + period * i:.0f}" for i in range(30)]
+    with pytest.raises(UserError, match=r"unit of times .* is unknown: .* state it with --time-u"):
+        logged(tmp_path, stamps)
+    t_s, _ = logged(tmp_path, stamps, time_unit=unit)
+    assert np.ptp(t_s) == pytest.approx(29 * period * {"ms": 1e-3, "us": 1e-6}[unit])
+
+
+@pytest.mark.parametrize("period_s", [0.1, 1, 20, 60, 300, 3600, 86400])
+def test_usual_periods_are_of_times_since_1970(tmp_path, period_s):
+    t_s, _ = logged(tmp_path, [f"{START.timestamp() + period_s * i:.1f}" for i in range(30)])
+    assert np.ptp(t_s) == pytest.approx(29 * period_s)
+
+
+def test_hours_are_not_taken_for_seconds(tmp_path):
+    with pytest.raises(UserError, match="the unit of times in column 'timestamp' is unknown"):
+        logged(tmp_path, [f"{i / 3600:.8f}" for i in range(30)])
+
+
+def test_hours_minutes_and_seconds_in_one_number_are_not_seconds(tmp_path):
+    stamps = [(START + timedelta(seconds=i)).strftime("%H%M%S") for i in range(90)]
+    with pytest.raises(UserError, match="hours, minutes and seconds in one number"):
+        logged(tmp_path, stamps)
+
+
+def test_a_column_of_epochs_is_no_time(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("time,epoch,power_w\n" + "".join(f"{i},{i // 9},100\n" for i in range(30)))
+    log = read_logs([path])
+    assert log.stop_s - log.start_s == 29
 
 
 def test_clock_times_continue_after_midnight(tmp_path):

@@ -25,7 +25,7 @@ _THOUSANDS = {
     mark: re.compile(rf"[-+]?[1-9]\d{{0,2}}(?:{re.escape(group)}\d{{3}})+(?:{re.escape(mark)}\d*)?")
     for mark, group in ((".", ","), (",", "."))
 }
-_DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[ T].*)?|\d{8}[ -]\d.*")
+_DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[ T].*)?|\d{8}[ T-]\d.*")
 # Numbers of PCI buses begin with zeros.
 _CLOCK = re.compile(r"(?!000)\d+:\d{2}(?::\d{2}.*)?(?: [AaPp][Mm])?")
 _WEEKDAY = re.compile(r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? .*\d:\d\d.*")

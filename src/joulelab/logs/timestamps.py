@@ -30,8 +30,8 @@ from joulelab.logs.columns import (
 from joulelab.logs.csv_table import Converter, Table
 
 FORMATS = (
-    "%d.%m.%Y %H:%M:%S", "%Y%m%d %H:%M:%S", "%Y%m%d-%H%M%S", "%a %b %d %H:%M:%S %Y",
-    "%Y-%m-%d %I:%M:%S %p", "%d-%b-%Y %H:%M:%S", "%d %b %Y %H:%M:%S", "%b %d, %Y, %I:%M:%S %p",
+    "%d.%m.%Y %H:%M:%S", "%Y%m%d %H:%M:%S", "%Y%m%d-%H%M%S", "%Y-%m-%d %I:%M:%S %p",
+    "%d-%b-%Y %H:%M:%S", "%d %b %Y %H:%M:%S", "%b %d, %Y, %I:%M:%S %p",
 )  # fmt: skip
 """Formats of dates other than ISO 8601. Seconds may have a fraction."""
 _DAY_FIRST = tuple(
@@ -45,7 +45,14 @@ _TIME_NAMES = {
 _DURATION_WORDS = {"kernel", "cpu", "gpu", "up", "utilization"}
 _EPOCH_DECADES = ((1e9, "s"), (1e12, "ms"), (1e15, "us"), (1e18, "ns"))
 """Seconds since 1970 lie between 1e9 (2001) and 4e9 (2096), and so on for the smaller units."""
-_DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}[ T_]\d")
+_DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}[ T_]\d|\d{8}T\d")
+_DATE_DIGITS = re.compile(r"(20\d{6})(\d{6})")  # As 20260131123456.
+DAY = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+ZONE = r"(?: (?:[A-Z]{2,5}|[+-]\d{2}:?\d{2}))?"
+CLOCK = r"\d{2}:\d{2}:\d{2}(?:[.,]\d+)?"
+_CTIME = re.compile(rf"{DAY} ({MONTH}) +(\d+) ({CLOCK})( [AP]M)?({ZONE}) (\d{{4}})({ZONE})")
+_DAY_BEFORE_MONTH = re.compile(rf"{DAY},? +(\d+) ({MONTH}) (\d{{4}}),? ({CLOCK})( [AP]M)?({ZONE})")
 _YEAR_LAST = re.compile(r"(\d{1,2})([/-])(\d{1,2})\2\d{4}[ T]\d")
 _CLOCK = re.compile(r"(?!000)(\d+):(\d{2}):(\d{2}(?:[.,:]\d+)?)(?: ?([AP])M)?", re.IGNORECASE)
 _DAY = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}|\d{8}")
@@ -58,6 +65,8 @@ a million lines."""
 _FRACTION = re.compile(r"(?<=:\d\d)[.,](\d+)")
 LONG_STEP_S = 50.0
 """Times without a unit that are further apart are seconds only if they are whole minutes."""
+SHORTEST_STEP_S = 1e-3  # Times without a unit that are closer may be hours.
+LEAST_DECIMAL_STEP_S = 99.0
 SHORT_STEP_S, LEAST_DAYS = 5e-3, 1e4
 """Times this large and this close may be dates of spreadsheets, in days since 1900."""
 MINUTE_S, HOUR_S, HALF_DAY_S, DAY_S = 60.0, 3600.0, 43200.0, 86400.0
@@ -88,20 +97,49 @@ def choose_time(table: Table, options: LogOptions) -> tuple[int, Converter | Non
             f"{table.path}: column {name!r} has no readable times ({cells[0]!r})",
             hint="name another with --time-column, or write dates as 2026-01-31 12:34:56",
         )
-    if epoch := epoch_unit(values):
-        note = f"{name!r} is read as {epoch} since 1970"
-        return position, scaled(table, position, TIME_UNITS[epoch]), note
     steps = np.diff(values)
     step = float(np.median(steps[steps > 0])) if np.any(steps > 0) else 0.0
+    epoch = epoch_unit(values)
+    if epoch and not _may_be_smaller_unit(step * TIME_UNITS[epoch]):
+        note = f"{name!r} is read as {epoch} since 1970"
+        return position, scaled(table, position, TIME_UNITS[epoch]), note
+    _check_clock_digits(table, name, values, step)
     is_days = 0 < step < SHORT_STEP_S and values[0] > LEAST_DAYS
-    if is_days or (step >= LONG_STEP_S and (step % MINUTE_S or step > HOUR_S)):
+    is_long = step >= LONG_STEP_S and (step % MINUTE_S or step > HOUR_S)
+    if epoch or is_days or 0 < step < SHORTEST_STEP_S or is_long:
         raise UserError(
             f"{table.path}: the unit of times in column {name!r} is unknown",
             why=f"its rows are {step:g} apart",
-            hint="state it with --time-unit: s, ms, us or ns"
+            hint="state it with --time-unit: s, ms, us, ns, min or h"
             + (", or write dates as 2026-01-31 12:34:56 if these are days" if is_days else ""),
         )
     return position, None, f"{name!r} has no unit; assuming seconds (change it with --time-unit)"
+
+
+def _may_be_smaller_unit(step_s: float) -> bool:
+    """Return whether times since 1970 this far apart may count a smaller unit since another start.
+
+    Milliseconds since the start of a machine are as large as seconds since 1970, and readings 0.1 s
+    apart are 100 of them. Readings of tools that are that slow are minutes or hours apart.
+    """
+    if step_s < LEAST_DECIMAL_STEP_S:
+        return False
+    first = step_s / 10.0 ** math.floor(math.log10(step_s))
+    is_decimal = any(abs(first / one - 1) < 0.02 for one in (1.0, 2.0, 2.5, 5.0, 10.0))
+    return is_decimal or (step_s > DAY_S and step_s % DAY_S > 0)
+
+
+def _check_clock_digits(table: Table, name: str, values: Floats, step: float) -> None:
+    """Raise an error if numbers are times of day, as 93059 and 93100: seconds would not skip 41."""
+    minutes, seconds = np.divmod(values, 100)
+    is_whole = bool(np.all(values == np.rint(values)) and np.all(values >= 0))
+    is_clock_time = bool(np.all(seconds < 60) and np.all(minutes % 100 < 60))
+    if is_whole and is_clock_time and np.ptp(minutes) > 0 and step < LONG_STEP_S:
+        raise UserError(
+            f"{table.path}: column {name!r} seems to have hours, minutes and seconds in one number",
+            why="its last two digits are never above 59",
+            hint="write times as 12:34:56, or as 2026-01-31 12:34:56",
+        )
 
 
 def join_dates(table: Table) -> Table:
@@ -121,6 +159,9 @@ def _time_position(table: Table, options: LogOptions) -> int:
     named = [i for i, name in enumerate(names) if is_time_name(name)]
     shown = [i for i in range(len(table.names)) if _shows_times(table, i)]
     both = [i for i in named if i in shown]
+    if len(named) > 1:
+        # Rounds of training are called epochs, too.
+        named = [i for i in named if i in shown or "epoch" not in table.names[i].lower()] or named
     found = both if len(both) == 1 else named or shown
     if len(found) == 1:
         return found[0]
@@ -156,7 +197,7 @@ def is_time_name(name: Name) -> bool:
 
 def is_date(cell: str) -> bool:
     """Return whether a cell contains a date and a time."""
-    if _DATE.match(cell):
+    if _DATE.match(cell) or _DATE_DIGITS.fullmatch(cell) or month_name_as_iso(cell):
         return True
     return _parse_format(cell, (*FORMATS, *_DAY_FIRST, *_MONTH_FIRST)) is not None
 
@@ -283,7 +324,8 @@ def _parse(cell: str, formats: Sequence[str]) -> datetime | None:
     if is_absent(cell):
         return None
     # Other abbreviations are not unique: the zone is the one that the user states.
-    text = _ZONE_NAME.sub(lambda name: "Z" if name[1] in ("UTC", "GMT") else "", cell.strip())
+    text = month_name_as_iso(cell) or _DATE_DIGITS.sub(r"\1T\2", cell.strip())
+    text = _ZONE_NAME.sub(lambda name: "Z" if name[1] in ("UTC", "GMT") else "", text)
     iso = text[:10].replace("/", "-").replace(".", "-") + text[10:].replace(" ", "T", 1)
     try:
         return datetime.fromisoformat(iso.replace(" ", ""))
@@ -304,6 +346,31 @@ def _parse_format(cell: str, formats: Sequence[str]) -> datetime | None:
         microseconds = round(float(f"0.{fraction[1]}") * 1e6) if fraction else 0
         return when + timedelta(microseconds=microseconds)
     return None
+
+
+def month_name_as_iso(time: str) -> str | None:
+    """Write a date with the name of its month, as ``date`` prints it, as in ISO 8601."""
+    time = " ".join(time.split())
+    if match := _CTIME.fullmatch(time):
+        month, day, clock, half, zone, year, late_zone = match.groups()
+        return iso_date(year, month, day, clock, half, zone or late_zone)
+    if match := _DAY_BEFORE_MONTH.fullmatch(time):
+        day, month, year, clock, half, zone = match.groups()
+        return iso_date(year, month, day, clock, half, zone)
+    return None
+
+
+def iso_date(
+    year: str, month: str, day: str, clock: str, half: str | None, zone: str | None
+) -> str:
+    """Join the parts of a date; ``half`` is AM or PM. Zones are UTC, an offset, or left out."""
+    number = int(month) if month.isdigit() else datetime.strptime(month, "%b").month
+    hour = int(clock[:2])
+    if half:
+        hour = hour % 12 + 12 * (half.strip() == "PM")
+    zone = (zone or "").strip()
+    offset = "Z" if zone in ("UTC", "GMT", "Z") else zone if zone[:1] in "+-" else ""
+    return f"{year}-{number:02d}-{int(day):02d}T{hour:02d}{clock[2:]}{offset}"
 
 
 class _Localizer:

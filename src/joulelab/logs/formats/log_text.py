@@ -21,7 +21,18 @@ from joulelab.errors import UserError
 from joulelab.format import count
 from joulelab.logs.columns import LogOptions
 from joulelab.logs.text_files import open_text, read_lines
-from joulelab.logs.timestamps import clock_times, dates, is_clock, time_zone
+from joulelab.logs.timestamps import (
+    CLOCK,
+    DAY,
+    MONTH,
+    ZONE,
+    clock_times,
+    dates,
+    is_clock,
+    iso_date,
+    month_name_as_iso,
+    time_zone,
+)
 
 HEAD_LINES = 60  # A format shows itself within these, turbostat below its description of each CPU,
 TURBOSTAT_LINES = 2000
@@ -29,24 +40,18 @@ HEAD_CHARACTERS = 4000  # and within so much of each.
 LONGEST_RECORD = 1 << 24  # A line of JSON may describe all processes of a machine.
 MOST_CHARACTERS = 1 << 28  # JSON is read as a whole.
 
-_DAY = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
-_MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
-_ZONE = r"(?: (?:[A-Z]{2,5}|[+-]\d{2}:?\d{2}))?"
-_CLOCK = r"\d{2}:\d{2}:\d{2}(?:[.,]\d+)?"
 _STAMPS = (
     r"\d{10}(?:\.\d+)?|\d{13}|\d{16}|\d{19}",
-    rf"\d{{4}}[-/]\d{{2}}[-/]\d{{2}}[T _]{_CLOCK}(?: ?(?:Z|UTC|[+-]\d{{2}}:?\d{{2}}))?",
-    rf"{_DAY} {_MONTH} +\d{{1,2}} {_CLOCK}(?: [AP]M)?{_ZONE} \d{{4}}{_ZONE}",
-    rf"{_DAY},? +\d{{1,2}} {_MONTH} \d{{4}},? {_CLOCK}(?: [AP]M)?{_ZONE}",
-    rf"{_MONTH} +\d{{1,2}} {_CLOCK}",
-    _CLOCK,
+    rf"\d{{4}}[-/]\d{{2}}[-/]\d{{2}}[T _]{CLOCK}(?: ?(?:Z|UTC|[+-]\d{{2}}:?\d{{2}}))?",
+    rf"{DAY} {MONTH} +\d{{1,2}} {CLOCK}(?: [AP]M)?{ZONE} \d{{4}}{ZONE}",
+    rf"{DAY},? +\d{{1,2}} {MONTH} \d{{4}},? {CLOCK}(?: [AP]M)?{ZONE}",
+    rf"{MONTH} +\d{{1,2}} {CLOCK}",
+    CLOCK,
 )
 _STAMP = "|".join(_STAMPS)
 STAMP_PREFIX = re.compile(rf"\s*\[?({_STAMP})\]?(?:[,;:|]\s*|\s+|$)")
-_CTIME = re.compile(rf"{_DAY} ({_MONTH}) +(\d+) ({_CLOCK})( [AP]M)?({_ZONE}) (\d{{4}})({_ZONE})")
-_DAY_FIRST = re.compile(rf"{_DAY},? +(\d+) ({_MONTH}) (\d{{4}}),? ({_CLOCK})( [AP]M)?({_ZONE})")
-_NO_YEAR = re.compile(rf"{_MONTH} +\d+ {_CLOCK}")
-_MONTH_FIRST = re.compile(rf"(\d\d)[-/](\d\d)[-/](\d{{4}}) ({_CLOCK})( [AP]M)?({_ZONE})")
+_NO_YEAR = re.compile(rf"{MONTH} +\d+ {CLOCK}")
+_MONTH_FIRST = re.compile(rf"(\d\d)[-/](\d\d)[-/](\d{{4}}) ({CLOCK})( [AP]M)?({ZONE})")
 
 
 class Line(NamedTuple):
@@ -151,24 +156,7 @@ def as_iso(time: str) -> str:
         ('2026-03-14T12:00:01+0100', '2026-10-08T18:02:12')
     """
     time = " ".join(time.split())
-    if match := _CTIME.fullmatch(time):
-        month, day, clock, half, zone, year, late_zone = match.groups()
-        return _iso(year, month, day, clock, half, zone or late_zone)
-    if match := _DAY_FIRST.fullmatch(time):
-        day, month, year, clock, half, zone = match.groups()
-        return _iso(year, month, day, clock, half, zone)
     if match := _MONTH_FIRST.fullmatch(time):
         month, day, year, clock, half, zone = match.groups()
-        return _iso(year, month, day, clock, half, zone)
-    return time.replace("_", "T").replace(" UTC", "Z")
-
-
-def _iso(year: str, month: str, day: str, clock: str, half: str | None, zone: str | None) -> str:
-    """Join the parts of a date; ``half`` is AM or PM."""
-    number = int(month) if month.isdigit() else datetime.strptime(month, "%b").month
-    hour = int(clock[:2])
-    if half:
-        hour = hour % 12 + 12 * (half.strip() == "PM")
-    zone = (zone or "").strip()
-    offset = "Z" if zone in ("UTC", "GMT", "Z") else zone if zone[:1] in "+-" else ""
-    return f"{year}-{number:02d}-{int(day):02d}T{hour:02d}{clock[2:]}{offset}"
+        return iso_date(year, month, day, clock, half, zone)
+    return month_name_as_iso(time) or time.replace("_", "T").replace(" UTC", "Z")
