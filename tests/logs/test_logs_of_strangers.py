@@ -166,6 +166,10 @@ READ = {
         table("time,hostname,cpu_w,gpu_w", lambda i: [
             f"{date(i)},node{host},{power(0, i)},{power(1, i)}" for host in "ab"]),
         {"power_columns": ["cpu_w", "gpu_w"]}, 36_000),
+    "kilowatts of a meter in the house": (
+        table("Time Bucket (Europe/Paris),Rack-Server (kWatts)", lambda i:
+            f"{date(60 * i)},{power(0, i) / 1000:.5f}"),
+        {}, 360_000),
 }  # fmt: skip
 
 
@@ -240,6 +244,12 @@ REFUSED = {
     "lists of lists as JSON": (
         "[[" + ",".join(f'{{"state": "{power(0, i)} W"}}' for i in SECONDS) + "]]",
         {}, "is JSON of no known tool"),
+    "power in dBm": (
+        table("time,power_dbm", lambda i: f"{date(i)},{45 + i % 2}"), {},
+        "no column may be power or energy"),
+    "power in BTU per hour": (
+        table("time,power (BTU/h)", lambda i: f"{date(i)},{3.4 * power(0, i)}"), {},
+        "no column may be power or energy"),
 }  # fmt: skip
 
 

@@ -48,6 +48,7 @@ UNIT_NAMES = {
     "watt": "w", "watts": "w", "milliwatts": "mw", "joule": "j", "joules": "j",
     "millijoules": "mj", "seconds": "s", "second": "s", "sec": "s", "secs": "s",
     "watthours": "wh", "kilowatthours": "kwh", "kilowatt": "kw", "kilowatts": "kw",
+    "kwatt": "kw", "kwatts": "kw", "kwhs": "kwh",
     "milliwatt": "mw", "microwatts": "uw", "microjoules": "uj", "kilojoules": "kj",
     "milliseconds": "ms", "millis": "ms", "microseconds": "us", "nanoseconds": "ns",
     "minutes": "min", "mins": "min", "hours": "h", "hrs": "h",
@@ -87,7 +88,10 @@ _NOT_READINGS = {
     "threshold", "emissions", "carbon", "co2", "flops", "tflops", "token", "tokens", "on", "off",
     "label",
 }  # fmt: skip
-_OTHER_UNITS = {"%", "pct", "percent", "v", "mv", "ma", "va", "kva", "var", "kvar", "dbm", "rpm"}
+_OTHER_UNITS = {
+    "%", "pct", "percent", "v", "mv", "ma", "va", "kva", "var", "kvar", "rpm", "dbm", "dbw", "hp",
+    "btu", "btu/h", "btu/hr", "dw", "cw", "gj",
+}  # fmt: skip
 """Units of columns that are neither power nor energy, whatever their names."""
 UNIT_COLUMNS = {"unit", "units", "uom", "unit_of_measurement"}
 _INTERVAL_WORDS = {"interval", "delta", "diff", "increment", "sample", "period"}
@@ -259,6 +263,7 @@ def _recognise(table: Table) -> dict[int, Quantity]:
         cell_unit = _cell_unit(table.cells(i)) or ""
         bracket = _BRACKET.search(text)
         units = {cell_unit, bracket[1].lower() if bracket else ""}
+        units.add(name.stem.rpartition("_")[2])
         if name.words & _NOT_READINGS or units & _OTHER_UNITS:
             continue
         for quantity, words in _WORDS.items():
