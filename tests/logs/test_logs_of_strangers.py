@@ -170,6 +170,16 @@ READ = {
         table("Time Bucket (Europe/Paris),Rack-Server (kWatts)", lambda i:
             f"{date(60 * i)},{power(0, i) / 1000:.5f}"),
         {}, 360_000),
+    "zones of RAPL, of which one is chosen": (
+        table("time,zone,energy_uj", lambda i: [
+            f"{i},intel-rapl:{zone},{10**10 + 10**6 * (k + 1) * 100 * i}"
+            for k, zone in enumerate(("0", "1", "0:0"))]),
+        {"gpu": "intel-rapl:1"}, 12_000),
+    "plugs of Home Assistant next to their total, by name": (
+        table("entity_id,state,last_changed", lambda i: [
+            f"sensor.{name},{watts},{date(i)}Z"
+            for name, watts in (("a_power", 100), ("b_power", 200), ("total_power", 300))]),
+        {"power_columns": ["sensor.a_power", "sensor.b_power"]}, 18_000),
 }  # fmt: skip
 
 
@@ -250,6 +260,24 @@ REFUSED = {
     "power in BTU per hour": (
         table("time,power (BTU/h)", lambda i: f"{date(i)},{3.4 * power(0, i)}"), {},
         "no column may be power or energy"),
+    "zones of RAPL that contain each other": (
+        table("time,zone,energy_uj", lambda i: [
+            f"{i},{zone},{10**10 + 10**8 * i}"
+            for zone in ("intel-rapl:0", "intel-rapl:1", "intel-rapl:0:0")]),
+        {}, "device 'intel-rapl:0' may contain the others"),
+    "packages that RAPL shows twice": (
+        table("time,path,energy_uj", lambda i: [
+            f"{i},/sys/class/powercap/intel-rapl{kind}:0/energy_uj,{10**10 + 10**8 * i}"
+            for kind in ("", "-mmio")]),
+        {}, "intel-rapl-mmio:0/energy_uj' may contain the others"),
+    "plugs of Home Assistant next to their total": (
+        table("entity_id,state,last_changed", lambda i: [
+            f"sensor.{name}_power,{power(0, i)},{date(i)}Z" for name in ("a", "b", "total")]),
+        {}, "device 'sensor.total_power' may contain the others"),
+    "statistics of one power": (
+        table("time,stat,power_w", lambda i: [
+            f"{date(i)},{stat},{power(k, i)}" for k, stat in enumerate(("min", "mean", "max"))]),
+        {}, "of several quantities, as column 'stat' says: it has 'min', 'mean', 'max'"),
 }  # fmt: skip
 
 

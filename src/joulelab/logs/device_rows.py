@@ -53,6 +53,10 @@ _QUANTITIES = {
     "temperature", "temp", "utilization", "util", "clock", "clocks", "frequency", "freq",
     "voltage", "volt", "volts", "humidity", "percent", "pct", "fps", "rpm",
 }  # fmt: skip
+_STATISTICS = {
+    "mean", "avg", "average", "median", "min", "minimum", "max", "maximum", "std", "stddev", "p50",
+    "p90", "p95", "p99", "now", "current", "last",
+}  # fmt: skip
 _FIELDS = {"field", "metric", "metric_name", "field_name", "quantity", "measurement", "parameter"}
 _POWER_WORDS = {"power", "watt", "watts", "energy", "joule", "joules"}
 _ENERGY_UNITS = {*UNITS[Quantity.POWER], *UNITS[Quantity.ENERGY], *TIME_UNITS}
@@ -67,11 +71,6 @@ _UNIQUE = {"uuid", "gpu_uuid", "serial", "gpu_serial"}
 _IDENTIFIERS = {"gpu_index", "index", "pci_bus_id", "bus_id", *_UNIQUE}
 _SMI_TIME = re.compile(r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d\.\d{3}")
 _COMPONENT = re.compile(r"(gpu|cpu|dram|card)[ :_#-]?(\d+)", re.IGNORECASE)
-_TOTALS = {"total", "sum", "all", "overall", "psys", "aggregate"}
-_PACKAGES = re.compile(r"package|pkg|cpu|processor|soc|vdd_?in", re.IGNORECASE)
-_PARTS_OF_PACKAGES = re.compile(
-    r"(?:cpu )?(?:core|uncore|pp0|pp1|ia|gt)|vdd_?(?!in)", re.IGNORECASE
-)
 
 
 class Turns(NamedTuple):
@@ -160,6 +159,8 @@ def _check_quantities(table: Table, positions: Sequence[int]) -> None:
             for value, name in zip(values, names, strict=True)
             if name.words & _QUANTITIES or (name.unit and name.unit not in _ENERGY_UNITS)
         ]
+        if all(name.words <= _STATISTICS | _POWER_WORDS for name in names):
+            others = values
         if others:
             raise _several_quantities(table, i, others)
 
@@ -351,32 +352,3 @@ def _component(stem: str, cell: str, usual: str) -> str:
     if stem in _SOCKETS:
         return f"cpu:{cell}"
     return f"{usual}:{cell}" if cell.isdigit() else cell
-
-
-def check_parts(table: Table, names: Sequence[str]) -> None:
-    """Raise an error if a device is the sum of others, or contains them.
-
-    Devices that are named by identifiers may have names in another column.
-    """
-    _check_names(table, names, "choose one with --gpu")
-    columns = [table.cells(i) for i in range(len(table.names))]
-    cells = next((one for one in columns if {*names} <= {*one}), None)
-    for title, others in zip(table.names, columns, strict=True):
-        pairs = {*zip(cells or (), others, strict=False)}
-        if cells is not others and len(pairs) == len({*others}) == len({*(cells or ())}):
-            labels = [label for name, label in pairs if name in names]
-            _check_names(table, labels, f"choose one with --device-column {title!r} and --gpu")
-
-
-def _check_names(table: Table, names: Sequence[str], hint: str) -> None:
-    total = [name for name in names if set(re.split(r"[\W_]+", name.lower())) & _TOTALS]
-    parts = [name for name in names if _PARTS_OF_PACKAGES.match(name)]
-    packages = [name for name in names if _PACKAGES.match(name) and name not in parts]
-    packages.sort(key=lambda name: "package" not in name.lower())
-    contains = total or (packages if parts else [])
-    if contains and set(contains) != set(names):
-        raise UserError(
-            f"{table.path}: device {contains[0]!r} may contain the others",
-            why=f"they are {', '.join(sorted(names))}",
-            hint=hint,
-        )

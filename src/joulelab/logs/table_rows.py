@@ -20,10 +20,10 @@ from joulelab.logs.columns import (
     parse_name,
 )
 from joulelab.logs.csv_table import SAMPLE_ROWS, Converter, Table, open_table
+from joulelab.logs.device_containment import check_parts
 from joulelab.logs.device_rows import (
     DeviceColumns,
     DeviceRows,
-    check_parts,
     choose_device_columns,
     has_few_polls,
     name_devices,

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from joulelab.errors import UserError
 from joulelab.logs.columns import PLAIN_POWER_W, UNITS, check_unit
+from joulelab.logs.device_containment import check_names
 from joulelab.logs.formats.log_text import LogText
 from joulelab.logs.formats.meters import Format, Reading, number
 from joulelab.logs.series import Kind, Meter
@@ -236,6 +237,8 @@ def _read_home_assistant(log: LogText) -> Iterator[Reading]:
             why=f"it has {', '.join(sorted(entities)[:5])}",
             hint="name it with --power-column",
         )
+    if not wanted:
+        check_names(log.path, sorted(powers or energies), "name those to read with --power-column")
     for name, rows in entities.items():
         plug = name.partition(".")[2] or name
         if name in powers or name in log.options.power_columns:
