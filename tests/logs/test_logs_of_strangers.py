@@ -180,6 +180,20 @@ READ = {
             f"sensor.{name},{watts},{date(i)}Z"
             for name, watts in (("a_power", 100), ("b_power", 200), ("total_power", 300))]),
         {"power_columns": ["sensor.a_power", "sensor.b_power"]}, 18_000),
+    "a counter that could not be read now and then": (
+        table("time,energy_j", lambda i: f"{i},{0 if i in (20, 40, 41) else 10**5 + 100 * i}"),
+        {}, 6000),
+    "a counter that leaps up for one reading": (
+        table("time,energy_j", lambda i: f"{i},{3 * 10**5 if i == 20 else 10**5 + 100 * i}"),
+        {}, 6000),
+    "a counter that is reset often": (
+        table("time,energy_j", lambda i: f"{i},{100 * (i % 30)}"), {}, 6000),
+    "-1 for what could not be read": (
+        table("time,power_w", lambda i: f"{date(i)},{power(0, i) if i % 7 else -1}"), {}, 6000),
+    "0 for a board that could not be read": (
+        table("timestamp, index, power.draw [W]", lambda i:
+            f"{date(i)}, 0, {power(0, i) if i % 7 else 0} W"),
+        {}, 6000),
 }  # fmt: skip
 
 
@@ -278,6 +292,9 @@ REFUSED = {
         table("time,stat,power_w", lambda i: [
             f"{date(i)},{stat},{power(k, i)}" for k, stat in enumerate(("min", "mean", "max"))]),
         {}, "of several quantities, as column 'stat' says: it has 'min', 'mean', 'max'"),
+    "65535 for what could not be read": (
+        table("time,power_w", lambda i: f"{date(i)},{power(0, i) if i != 7 else 65535}"),
+        {}, "has a value of 65.5 kW: all others are 102 W or less; remove the row"),
 }  # fmt: skip
 
 
@@ -288,6 +305,13 @@ def test_a_log_is_refused_in_one_line(tmp_path, name):
         read(tmp_path, text, **options)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_zeros_of_a_meter_are_noted(tmp_path):
+    log, _ = read(
+        tmp_path, table("time,power_w", lambda i: f"{date(i)},{power(0, i) if i % 7 else 0}")
+    )
+    assert "'power_w' is 0 in 9 lines, otherwise 98.5 W or more" in log.notes[-1]
 
 
 def test_spans_by_date_of_a_log_with_date_and_time_in_two_columns(tmp_path):

@@ -32,6 +32,7 @@ RING_PERIODS_S = (0.01, 0.04)
 apart, whose timestamps are late."""
 MOST_SWITCHES = 3  # Stretches of rows that lie between each other this often are out of order.
 MOST_RESETS = 0.05  # A counter that goes back in a larger share of its readings is not a counter.
+MISREAD = 10.0  # A reading that is wrong is off by this many usual steps of a counter.
 GAP_FACTOR = 2.5  # An interval that is this many times as long as usual is a pause of the tool.
 OVERLAP, STAMP_S = 0.5, 2.0
 """Stated intervals may overlap, or leave a pause, by this share of the usual one, and by no more
@@ -145,6 +146,8 @@ def to_series(path: Path, rows: MeterRows, options: LogOptions, notes: list[str]
             hint="correct or remove that row",
         )
     is_power = meter.kind is Kind.POWER
+    if meter.kind is Kind.COUNTER:
+        value = _without_misreads(path, meter.name, value, notes)
     if is_power or meter.kind is Kind.COUNTER:
         seen = np.isfinite(value)
         pace = pace_of(t_s[seen], value[seen])
@@ -227,6 +230,38 @@ def _with_nvidia_window(channel: Channel, pace: Pace, averaged: bool | None) -> 
             note=f"{channel.note}: it may or may not be an average over {AVERAGE_S:g} s",
         )
     return replace(channel, window_s=period_s)
+
+
+def _without_misreads(path: Path, name: str, value: Floats, notes: list[str]) -> Floats:
+    """Return a counter with NaN for one or two readings far below or above those around them.
+
+    A counter that was reset or wrapped does not come back at once to where it was.
+    """
+    seen = np.flatnonzero(np.isfinite(value))
+    known = value[seen]
+    rise = np.diff(known)
+    falls = np.flatnonzero(rise < 0)
+    if not falls.size or not np.any(rise > 0):
+        return value
+    leap = MISREAD * float(np.median(rise[rise > 0]))
+    misread: set[int] = set()
+    for fall in falls.tolist():
+        # The readings that may be wrong are those after the fall, or those before it.
+        for after, number in ((1, 1), (0, 1), (1, 2), (-1, 2)):
+            first = fall + after
+            stop = first + number
+            if first < 1 or stop >= known.size or known[stop] < known[first - 1]:
+                continue
+            if abs(known[stop] - known[stop - 1]) > leap:
+                misread.update(range(first, stop))
+                break
+    if not misread or falls.size > MOST_RESETS * value.size + 1:
+        return value
+    left_out = count(len(misread), "reading")
+    notes.append(f"{path.name}: {name!r} leaps and comes back: left out {left_out}")
+    value = value.copy()
+    value[seen[[*misread]]] = math.nan
+    return value
 
 
 def _check_counter(path: Path, name: str, value: Floats) -> None:

@@ -31,7 +31,13 @@ from joulelab.logs.device_rows import (
 from joulelab.logs.row_order import split_by_order
 from joulelab.logs.series import Meter, MeterRows, has_readings, order_in_time
 from joulelab.logs.timestamps import choose_time, join_dates
-from joulelab.logs.value_kinds import check_durations, check_power, energy_kind, power_kind
+from joulelab.logs.value_kinds import (
+    check_durations,
+    check_power,
+    energy_kind,
+    power_kind,
+    without_failed_reads,
+)
 from joulelab.sensors.sensor import Absence, Quantity
 from joulelab.validation import MOST
 
@@ -295,6 +301,8 @@ def _meter(
     notes: list[str],
 ) -> MeterRows:
     path, t_s = table.path, device.t_s
+    if column.quantity is Quantity.POWER:
+        value = without_failed_reads(table, column, value, notes)
     if not has_readings(t_s, value):
         cells = table.cells(column.position)
         if np.isfinite(value).any():

@@ -23,6 +23,9 @@ MOST_BOARD_W = 1500.0  # No board draws more for long.
 MOST_POWER_W = 1e6  # No meter of computers shows more.
 LEAST_POWER_W = -0.5  # Meters may show less than 0 by their offset: this, or a share of the most.
 NEGATIVE_SHARE = 0.01
+LEAST_DRAWN_W = 5.0  # A device that never draws less while it is read is not off for a moment.
+MOST_PLUG_W, SPIKE = 4000.0, 10.0
+"""More than 230 V times 16 A, and so many times all other values, in one or two rows: no load."""
 MOST_AMOUNT_W = 2000.0  # Amounts of energy that would be a greater power than this are counters.
 COUNTER_GROWTH = 1.5  # Power that varies does not rise by this much without a fall,
 LEAST_COUNTER_W = 3.0  # and hardly anything that is logged draws less than this.
@@ -36,6 +39,30 @@ DURATIONS = {
 _MEANS = {"avg", "average", "mean"}  # In the name of a run's power, next to its time.
 
 
+def without_failed_reads(table: Table, column: Column, value: Floats, notes: list[str]) -> Floats:
+    """Return powers in W with NaN for what a tool writes if a read failed: -1, or 0 for a board.
+
+    Other meters may show 0 for a moment, or add it to the next value: that is only noted.
+    """
+    drawn = value[value > 0]
+    if not drawn.size or drawn.min() < LEAST_DRAWN_W:
+        return value
+    is_failed = value == -1 if np.all(value[value < 0] == -1) else np.zeros(value.size, dtype=bool)
+    is_zero = value == 0
+    if column.stem in NVIDIA_POWER:
+        is_failed |= is_zero
+    elif is_zero.any():
+        notes.append(
+            f"{table.path.name}: {column.name!r} is 0 in {count(int(is_zero.sum()), 'line')}, "
+            f"otherwise {quantity(float(drawn.min()), 'W')} or more: energy is missing if the tool "
+            "could not read it there"
+        )
+    if is_failed.any():
+        failed = " and ".join(f"{one:g}" for one in np.unique(value[is_failed]))
+        notes.append(f"{table.path.name}: {column.name!r} has {failed} where it was not read")
+    return np.where(is_failed, np.nan, value)
+
+
 def check_power(table: Table, column: Column, value: Floats, notes: list[str]) -> None:
     """Raise an error for values that no computer draws."""
     _check_plain_power(table, column, value)
@@ -47,6 +74,7 @@ def check_power(table: Table, column: Column, value: Floats, notes: list[str]) -
             why="no computer draws that",
             hint="state its unit with --power-unit, or remove the row",
         )
+    _check_spikes(table, column, value)
     if low_w >= 0:
         return
     negative = count(int(np.count_nonzero(value < 0)), "negative value")
@@ -58,6 +86,20 @@ def check_power(table: Table, column: Column, value: Floats, notes: list[str]) -
         )
     note = f"{column.name!r} has {negative}, down to {quantity(low_w, 'W')}: the meter's offset"
     notes.append(f"{table.path.name}: {note}")
+
+
+def _check_spikes(table: Table, column: Column, value: Floats) -> None:
+    """Raise an error if one or two values are far above all others, as 65535 for a failed read."""
+    high_w = float(value.max())
+    is_spike = 2 * value >= high_w
+    others = value[~is_spike]
+    is_rare = np.count_nonzero(is_spike) <= 2 and others.size > 2
+    if high_w > MOST_PLUG_W and is_rare and high_w > SPIKE * float(np.abs(others).max()):
+        raise UserError(
+            f"{table.path}: column {column.name!r} has a value of {quantity(high_w, 'W')}",
+            why=f"all others are {quantity(float(others.max()), 'W')} or less",
+            hint="remove the row, if the tool could not read it there",
+        )
 
 
 def _check_plain_power(table: Table, column: Column, value: Floats) -> None:
