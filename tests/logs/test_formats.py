@@ -222,7 +222,7 @@ def test_gpu_is_selected_by_index_or_uuid():
     _, [by_index] = rows_of(DATA / "prometheus_dcgm.txt", gpu="1")
     _, [by_uuid] = rows_of(DATA / "prometheus_dcgm.txt", gpu="GPU-1")
     assert by_index["gross_j"] == by_uuid["gross_j"] == pytest.approx(4000, rel=0.01)
-    with pytest.raises(UserError, match="no GPU '7'; choose from 0, 1"):
+    with pytest.raises(UserError, match="no GPU '7'; choose from 0 and 1"):
         rows_of(DATA / "prometheus_dcgm.txt", gpu="7")
 
 

@@ -194,6 +194,11 @@ READ = {
         table("timestamp, index, power.draw [W]", lambda i:
             f"{date(i)}, 0, {power(0, i) if i % 7 else 0} W"),
         {}, 6000),
+    "rows of a tool without times": (
+        table("Freq MHz act,Power W pkg,RC6 %", lambda i: f"900,{power(0, i)},20"),
+        {"power_columns": ["2"], "interval_s": 2.0}, 12_000),
+    "one column of power": (
+        table("power [W]", lambda i: f"{power(0, i)}"), {"interval_s": 1.0}, 6000),
 }  # fmt: skip
 
 
@@ -210,7 +215,7 @@ REFUSED = {
         table(HWINFO, hwinfo), {"power_columns": ["GPU Power [W]"]},
         "has 2 columns 'GPU Power [W]'; name one by number: 4, 5"),
     "columns of one name, unnamed": (
-        table(HWINFO, hwinfo), {}, "'GPU Power [W]' (column 4), 'GPU Power [W]' (column 5)"),
+        table(HWINFO, hwinfo), {}, "'GPU Power [W]' (column 4) and 'GPU Power [W]' (column 5)"),
     "rows of several quantities": (
         table("time,metric,value", lambda i: [
             f"{date(i)},{name},{value}"
@@ -295,6 +300,25 @@ REFUSED = {
     "65535 for what could not be read": (
         table("time,power_w", lambda i: f"{date(i)},{power(0, i) if i != 7 else 65535}"),
         {}, "has a value of 65.5 kW: all others are 102 W or less; remove the row"),
+    "devices of a tool without times": (
+        table("device,power_w", lambda i: [f"{k},{power(k, i)}" for k in range(2)]),
+        {"interval_s": 1.0}, "has several devices and no times"),
+    "rows that are jobs, by how long they took": (
+        "JobID|Elapsed|ConsumedEnergyRaw\n1|01:00:00|360000\n2|02:00:00|720000\n3|00:30:00|90000\n",
+        {}, "'Elapsed' goes back: each row may be a run of its own"),
+    "messages of two plugs": (
+        table("", lambda i: [
+            f'tele/{k}/SENSOR {{"Time": "{date(i)}", "ENERGY": {{"Power": {power(k, i)}}}}}'
+            for k in range(2)]),
+        {}, "several readings of ENERGY.Power at one time: they may be of several devices"),
+    "metrics of Kepler": (
+        table("# TYPE kepler_node_package_joules_total counter", lambda i: [
+            f"{START.timestamp() + i:.0f}", f"kepler_node_package_joules_total {100 * i}"]),
+        {}, "that JouleLab knows: it has kepler_node_package_joules_total; write one as CSV"),
+    "many columns of power": (
+        table("time," + ",".join(f"p{k} [W]" for k in range(300)), lambda i:
+            f"{i}" + f",{power(0, i)}" * 300),
+        {}, "'p11 [W]' and 288 more; name one with --power-column"),
 }  # fmt: skip
 
 

@@ -64,7 +64,7 @@ def test_nvidia_smi_with_units_and_two_gpus(tmp_path):
     assert value[:2] == [200.01, 200.03]
     only = log_of(tmp_path, text, gpu="1", **UTC)
     assert [c.component for c in only.trace.channels] == ["gpu:1"]
-    with pytest.raises(UserError, match="no GPU '7'; choose from 0, 1"):
+    with pytest.raises(UserError, match="no GPU '7'; choose from 0 and 1"):
         log_of(tmp_path, text, gpu="7", **UTC)
 
 
@@ -219,8 +219,8 @@ def test_rows_at_equal_times_are_of_one_device_or_several(tmp_path):
         ("t_s,temperature\n0,1\n1,2\n", "no column may be power or energy"),
         ("a,power_w\n0,1\n1,2\n", "no column may be the time"),
         ("t_s,time_ms,power_w\n0,0,1\n1,1,2\n", "several columns may be the time"),
-        ("t_s,cpu_power_w,gpu_power_w\n0,1,2\n1,2,3\n", "'cpu_power_w', 'gpu_power_w'"),
-        ("t_s,power_w,energy_j\n0,1,2\n1,2,3\n", "'power_w', 'energy_j'"),
+        ("t_s,cpu_power_w,gpu_power_w\n0,1,2\n1,2,3\n", "'cpu_power_w' and 'gpu_power_w'"),
+        ("t_s,power_w,energy_j\n0,1,2\n1,2,3\n", "'power_w' and 'energy_j'"),
         ("t_s,power\n0,90000\n1,90001\n2,90000\n", "--power-unit"),
         (
             "t_s,energy_j\n" + "".join(f"{i},{i % 2}\n" for i in range(30)),

@@ -18,7 +18,7 @@ from joulelab.logs.columns import LogOptions
 from joulelab.logs.csv_table import open_table
 from joulelab.logs.power_log import as_log, read_series
 from joulelab.logs.series import Series
-from joulelab.logs.timestamps import choose_time
+from joulelab.logs.time_column import choose_time
 from joulelab.recording.trace import read_trace
 from joulelab.sensors.calibration import Calibration
 from joulelab.sensors.sensor import Quantity

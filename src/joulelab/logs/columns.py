@@ -16,6 +16,7 @@ import numpy as np
 
 from joulelab.arrays import Floats
 from joulelab.errors import UserError, nearest
+from joulelab.format import first_words
 from joulelab.logs.cells import NUMBER_WITH_UNIT, NumberReader, is_absent, sum_of_others
 from joulelab.logs.csv_table import Converter, Table
 from joulelab.sensors.sensor import Quantity
@@ -106,6 +107,7 @@ _PER_INTERVAL = re.compile(
     re.IGNORECASE,
 )
 PLAIN_POWER_W = (1.0, 1000.0)  # Typical values outside may be in kilowatts or milliwatts.
+MOST_NAMES = 12  # Of columns or devices, in a message.
 MOST_PRESENT = 0.9  # A view of power with this share of the values of the fullest one is as good.
 
 
@@ -231,7 +233,7 @@ def choose_values(table: Table, options: LogOptions) -> list[Column]:
     ]
     raise UserError(
         f"{table.path}: {'several columns' if found else 'no column'} may be power or energy",
-        why=f"{'candidates' if found else 'its columns'} are {', '.join(candidates)}",
+        why=f"{'candidates' if found else 'its columns'} are {first_words(candidates, MOST_NAMES)}",
         hint="name one with --power-column or --energy-column, or several to add them up",
     )
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from joulelab.errors import UserError
+from joulelab.format import first_words
+from joulelab.logs.columns import MOST_NAMES
 from joulelab.logs.csv_table import Table
 
 _TOTALS = {"total", "sum", "all", "overall", "psys", "aggregate"}
@@ -43,7 +45,7 @@ def check_names(path: Path, names: Sequence[str], hint: str) -> None:
     if contains and set(contains) != set(names):
         raise UserError(
             f"{path}: device {contains[0]!r} may contain the others",
-            why=f"they are {', '.join(sorted(names))}",
+            why=f"they are {first_words(sorted(names), MOST_NAMES)}",
             hint=hint,
         )
 

@@ -17,9 +17,9 @@ import numpy as np
 
 from joulelab.energy.signal import Pace, implausible_power_w, pace_of
 from joulelab.errors import UserError
-from joulelab.format import join_words
+from joulelab.format import first_words, join_words
 from joulelab.logs.cells import is_absent
-from joulelab.logs.columns import Column, LogOptions, choose_telemetry
+from joulelab.logs.columns import MOST_NAMES, Column, LogOptions, choose_telemetry
 from joulelab.logs.csv_table import Table, open_table
 from joulelab.logs.formats import find_format, read_format
 from joulelab.logs.series import Series, has_readings, to_series
@@ -159,11 +159,11 @@ def read_series(
             runs += recording.runs
         return recording.series
     table = open_table(path)
-    if len(table.names) == 1:
+    if len(table.names) == 1 and (options.interval_s is None or not table.header):
         raise UserError(
             f"{path} is no table: its lines have one cell, such as {table.shown_line()!r}",
-            hint="separate cells by commas, semicolons or tabs; if they are GPU power in W, write "
-            "'power.draw [W]' above them and state --interval SECONDS",
+            hint="separate cells by commas, semicolons or tabs; if they are power in W, write "
+            "'power [W]' above them and state --interval SECONDS",
         )
     meters = read_meters(table, options, notes, absent)
     return [to_series(path, one, options, notes) for one in meters]
@@ -194,7 +194,7 @@ def with_telemetry(log: Log, paths: Sequence[Path], options: LogOptions, require
         elif required:
             raise UserError(
                 f"{path} has no column of utilisation, memory, temperature, clocks or energy",
-                why=f"its columns are {', '.join(table.names)}",
+                why=f"its columns are {first_words(table.names, MOST_NAMES)}",
             )
     trace = log.trace
     intervals_s = [channel.update_period_s for channel, _ in found]

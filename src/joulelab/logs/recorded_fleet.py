@@ -20,7 +20,7 @@ import numpy as np
 from joulelab.energy.energy import Energy
 from joulelab.energy.uncertainty import gross_energy
 from joulelab.errors import UserError
-from joulelab.format import count, duration, finite_or_none, join_words
+from joulelab.format import count, duration, finite_or_none, first_words, join_words
 from joulelab.logs.columns import LogOptions
 from joulelab.logs.power_log import Log, read_logs
 from joulelab.logs.span_energies import ImportedSpan, energy_row, per_sample, span_energies
@@ -268,7 +268,8 @@ def _copies(logs: Mapping[str, Log]) -> Iterator[str]:
     for hosts in same.values():
         if len(hosts) > 1:
             yield (
-                f"{_some(hosts)} have identical readings, all of which count: a log may be a copy"
+                f"{first_words(hosts, MOST_NAMES)} have identical readings, all of which count: "
+                "a log may be a copy"
             )
 
 
@@ -317,13 +318,7 @@ def by_text(remarks: Iterable[tuple[str, str]]) -> list[str]:
     hosts: dict[str, dict[str, None]] = {}
     for host, text in remarks:
         hosts.setdefault(text, {})[host] = None
-    return [f"{_some(list(some))}: {text}" for text, some in hosts.items()]
-
-
-def _some(hosts: Sequence[str]) -> str:
-    if len(hosts) <= MOST_NAMES:
-        return join_words(hosts)
-    return f"{', '.join(hosts[: MOST_NAMES - 1])} and {len(hosts) - MOST_NAMES + 1} more"
+    return [f"{first_words([*some], MOST_NAMES)}: {text}" for text, some in hosts.items()]
 
 
 def describe_missing(missing: Mapping[str, str]) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
-from joulelab.arrays import Floats
+from joulelab.arrays import Bools, Floats
 from joulelab.errors import UserError
-from joulelab.format import count
+from joulelab.format import count, first_words
 from joulelab.logs.cells import is_absent
 from joulelab.logs.columns import (
+    MOST_NAMES,
     NVIDIA_POWER,
     Column,
     LogOptions,
@@ -30,7 +32,7 @@ from joulelab.logs.device_rows import (
 )
 from joulelab.logs.row_order import split_by_order
 from joulelab.logs.series import Meter, MeterRows, has_readings, order_in_time
-from joulelab.logs.timestamps import choose_time, join_dates
+from joulelab.logs.time_column import choose_time, join_dates
 from joulelab.logs.value_kinds import (
     check_durations,
     check_power,
@@ -48,6 +50,7 @@ MOST_REPEATED = (
     0.05  # Share of a device's times that may occur twice, for a clock of whole seconds.
 )
 MANY_ROWS = 5000  # Of a sample, where the usual one would hold few polls of many rows.
+ELAPSED_WORDS = {"elapsed", "runtime", "duration"}
 _SPLIT = "split the file, or name the column that distinguishes devices with --device-column"
 
 
@@ -80,7 +83,7 @@ def read_meters(
     if not chosen:
         if names == [""]:
             raise UserError(f"{path} does not name GPUs", hint="omit --gpu")
-        known = ", ".join(names)
+        known = first_words(names, MOST_NAMES)
         raise UserError(f"{path} has no GPU {options.gpu!r}", hint=f"choose from {known}")
     check_parts(table, [one.name for one in chosen])
     _check_totals(table, columns, chosen)
@@ -138,7 +141,7 @@ def read_devices(
 ) -> list[Device]:
     """Read the rows with readable times, by device."""
     path, table = table.path, join_dates(table)
-    position, _, _ = choose_time(table, options)
+    position, _, _ = choose_time(table, options, columns[0].position)
     sample_s = _convert(table, position, options)(table.cells(position))
     if len(sample_s) >= SAMPLE_ROWS and has_few_polls(sample_s):
         table = join_dates(open_table(path, MANY_ROWS))
@@ -146,6 +149,14 @@ def read_devices(
     readings = [position, *(column.position for column in columns)]
     named = choose_device_columns(table, sample_s, readings, options)
     _, to_seconds, time_note = choose_time(table, options)
+    has_times = position != columns[0].position
+    if not has_times and (named.positions or options.devices not in (None, 1)):
+        raise UserError(
+            f"{path} has several devices and no times",
+            hint="record the time in each row, for example nvidia-smi's timestamp",
+        )
+    if has_times and options.interval_s is not None:
+        notes.append(f"{path.name}: --interval is not used: the log has times")
     wanted: list[tuple[int, Converter | None]] = [(position, to_seconds)]
     wanted += [(one.position, one.converter) for one in columns]
     coders = [Coder() for _ in named.positions]
@@ -155,24 +166,9 @@ def read_devices(
     notes += [f"{path.name}: {note}" for note in (time_note, skipped_note, named.note) if note]
     if t_s.size == 0:
         raise UserError(f"{path} has a header but no readings")
-    for column, value in zip(columns, values, strict=True):
-        # Squares of larger values overflow.
-        if (np.abs(value) > MOST).any():
-            raise UserError(
-                f"{path}: column {column.name!r} has a value of {np.nanmax(np.abs(value)):.3g}",
-                why="no sensor reports that",
-                hint="remove the row, or name another column",
-            )
+    _check_values(path, columns, values)
     readable = np.isfinite(t_s)
-    if readable.mean() < LEAST_READABLE:
-        raise UserError(
-            f"{path}: column {table.names[position]!r} has no readable times, such as "
-            f"{next(iter(table.cells(position)), '')!r}",
-            hint="name another with --time-column, its unit with --time-unit, or write dates as "
-            "2026-01-31 12:34:56 and their zone with --timezone",
-        )
-    if unreadable := int(np.count_nonzero(~readable)):
-        notes.append(f"{path.name}: skipped {count(unreadable, 'line')} without a readable time")
+    _check_times(table, position, readable, notes)
     if coders:
         devices = _by_name(table, named, coders, codes, readable, notes)
         for device in devices:
@@ -193,6 +189,7 @@ def read_devices(
     result: list[Device] = []
     for device in devices:
         of_rows = [value[device.rows] for value in values]
+        _check_elapsed(table, position, t_s[device.rows])
         order, note = order_in_time(path, t_s[device.rows], of_rows, _SPLIT)
         rows = device.rows[order]
         if note and f"{path.name}: {note}" not in notes:
@@ -201,6 +198,43 @@ def read_devices(
         uuid = uuids.get(device.name, "")
         result.append(Device(device.name, device.component, uuid, t_s[rows], of_rows))
     return result
+
+
+def _check_values(path: Path, columns: Sequence[Column], values: Sequence[Floats]) -> None:
+    """Raise an error for values that no sensor reports."""
+    for column, value in zip(columns, values, strict=True):
+        # Squares of larger values overflow.
+        if (np.abs(value) > MOST).any():
+            raise UserError(
+                f"{path}: column {column.name!r} has a value of {np.nanmax(np.abs(value)):.3g}",
+                why="no sensor reports that",
+                hint="remove the row, or name another column",
+            )
+
+
+def _check_times(table: Table, position: int, readable: Bools, notes: list[str]) -> None:
+    """Raise an error if few times can be read, and note how many cannot."""
+    path = table.path
+    if readable.mean() < LEAST_READABLE:
+        raise UserError(
+            f"{path}: column {table.names[position]!r} has no readable times, such as "
+            f"{next(iter(table.cells(position)), '')!r}",
+            hint="name another with --time-column, its unit with --time-unit, or write dates as "
+            "2026-01-31 12:34:56 and their zone with --timezone",
+        )
+    if unreadable := int(np.count_nonzero(~readable)):
+        notes.append(f"{path.name}: skipped {count(unreadable, 'line')} without a readable time")
+
+
+def _check_elapsed(table: Table, position: int, t_s: Floats) -> None:
+    """Raise an error if the time since a start goes back: rows are runs, or of several."""
+    name = table.names[position]
+    if parse_name(name).words & ELAPSED_WORDS and np.any(np.diff(t_s) < 0):
+        raise UserError(
+            f"{table.path}: {name!r} goes back",
+            why="each row may be a run of its own, or the file has several recordings",
+            hint="give each recording in a file of its own",
+        )
 
 
 class Coder:
@@ -237,7 +271,7 @@ def _by_name(
     columns: DeviceColumns,
     coders: Sequence[Coder],
     codes: Sequence[Floats],
-    readable: np.ndarray,
+    readable: Bools,
     notes: list[str],
 ) -> list[DeviceRows]:
     """Return the rows of each device that columns name; rows that name none are left out."""

@@ -1,11 +1,10 @@
-"""Times in logs: numbers of some unit, hours and minutes, or dates in many formats."""
+"""Times of day and dates in logs, in many formats, as seconds."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -15,19 +14,8 @@ from numpy.typing import NDArray
 
 from joulelab.arrays import Floats
 from joulelab.errors import UserError
-from joulelab.logs.cells import CellKind, is_absent, kind_of, number
-from joulelab.logs.columns import (
-    TIME_UNITS,
-    TIME_WORDS,
-    UNIT_NAMES,
-    LogOptions,
-    Name,
-    check_unit,
-    find,
-    parse_name,
-    scaled,
-)
-from joulelab.logs.csv_table import Converter, Table
+from joulelab.logs.cells import is_absent, number
+from joulelab.logs.csv_table import Converter
 
 FORMATS = (
     "%d.%m.%Y %H:%M:%S", "%Y%m%d %H:%M:%S", "%Y%m%d-%H%M%S", "%Y-%m-%d %I:%M:%S %p",
@@ -38,11 +26,6 @@ _DAY_FIRST = tuple(
     f"%d{mark}%m{mark}%Y {time}" for mark in "/-" for time in ("%H:%M:%S", "%I:%M:%S %p")
 )
 _MONTH_FIRST = tuple(f"%m{form[2]}%d{form[5:]}" for form in _DAY_FIRST)
-_TIME_NAMES = {
-    "t", "timestamps", "date", "when", "ts", "stamp", "last_changed", "last_updated",
-    *TIME_WORDS, *UNIT_NAMES, *TIME_UNITS,
-} - {"min", "h"}  # fmt: skip
-_DURATION_WORDS = {"kernel", "cpu", "gpu", "up", "utilization"}
 _EPOCH_DECADES = ((1e9, "s"), (1e12, "ms"), (1e15, "us"), (1e18, "ns"))
 """Seconds since 1970 lie between 1e9 (2001) and 4e9 (2096), and so on for the smaller units."""
 _DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}[ T_]\d|\d{8}T\d")
@@ -55,7 +38,6 @@ _CTIME = re.compile(rf"{DAY} ({MONTH}) +(\d+) ({CLOCK})( [AP]M)?({ZONE}) (\d{{4}
 _DAY_BEFORE_MONTH = re.compile(rf"{DAY},? +(\d+) ({MONTH}) (\d{{4}}),? ({CLOCK})( [AP]M)?({ZONE})")
 _YEAR_LAST = re.compile(r"(\d{1,2})([/-])(\d{1,2})\2\d{4}[ T]\d")
 _CLOCK = re.compile(r"(?!000)(\d+):(\d{2}):(\d{2}(?:[.,:]\d+)?)(?: ?([AP])M)?", re.IGNORECASE)
-_DAY = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}|\d{8}")
 _ZONE_NAME = re.compile(r"(?<=\d) (?!AM|PM)([A-Z]{2,5})$")
 _NO_SECONDS = re.compile(r"(?<=\d{4} )\d{1,2}:\d\d(?= [AP]M$|$)", re.IGNORECASE)
 _PLAIN_TIME = r"T[0-9]{2}(?::[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{0,9}+)?+)?+)?+"
@@ -63,136 +45,8 @@ _PLAIN_DATES = re.compile(rf"(?:[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}(?:{_PLAIN_TIME}
 """NumPy takes other texts, and what follows a time, for time zones, with a warning. Possessive, for
 a million lines."""
 _FRACTION = re.compile(r"(?<=:\d\d)[.,](\d+)")
-LONG_STEP_S = 50.0
-"""Times without a unit that are further apart are seconds only if they are whole minutes."""
-SHORTEST_STEP_S = 1e-3  # Times without a unit that are closer may be hours.
-LEAST_DECIMAL_STEP_S = 99.0
-SHORT_STEP_S, LEAST_DAYS = 5e-3, 1e4
-"""Times this large and this close may be dates of spreadsheets, in days since 1900."""
 MINUTE_S, HOUR_S, HALF_DAY_S, DAY_S = 60.0, 3600.0, 43200.0, 86400.0
 HALF_HOUR_S = 1800.0
-
-
-def choose_time(table: Table, options: LogOptions) -> tuple[int, Converter | None, str]:
-    """Choose the time column: its position, converter to seconds, and what was assumed."""
-    position = _time_position(table, options)
-    cells = [cell for cell in table.cells(position) if not is_absent(cell)]
-    name = table.names[position]
-    if options.time_unit is not None:
-        unit = check_unit(options.time_unit, TIME_UNITS, "time")
-        return position, scaled(table, position, TIME_UNITS[unit]), ""
-    if not cells:
-        raise UserError(f"{table.path} has no readings: column {name!r} is empty")
-    if is_clock(cells[0]):
-        return position, clock_times(), f"{name!r} is read as hours, minutes and seconds"
-    if is_date(cells[0]):
-        return position, dates(time_zone(options.timezone), day_first(cells, table.path)), ""
-    unit = parse_name(name).unit if table.header else ""
-    if unit in TIME_UNITS:
-        return position, scaled(table, position, TIME_UNITS[unit]), ""
-    values = table.numbers(position)(cells)
-    values = values[np.isfinite(values)]
-    if not values.size:
-        raise UserError(
-            f"{table.path}: column {name!r} has no readable times ({cells[0]!r})",
-            hint="name another with --time-column, or write dates as 2026-01-31 12:34:56",
-        )
-    steps = np.diff(values)
-    step = float(np.median(steps[steps > 0])) if np.any(steps > 0) else 0.0
-    epoch = epoch_unit(values)
-    if epoch and not _may_be_smaller_unit(step * TIME_UNITS[epoch]):
-        note = f"{name!r} is read as {epoch} since 1970"
-        return position, scaled(table, position, TIME_UNITS[epoch]), note
-    _check_clock_digits(table, name, values, step)
-    is_days = 0 < step < SHORT_STEP_S and values[0] > LEAST_DAYS
-    is_long = step >= LONG_STEP_S and (step % MINUTE_S or step > HOUR_S)
-    if epoch or is_days or 0 < step < SHORTEST_STEP_S or is_long:
-        raise UserError(
-            f"{table.path}: the unit of times in column {name!r} is unknown",
-            why=f"its rows are {step:g} apart",
-            hint="state it with --time-unit: s, ms, us, ns, min or h"
-            + (", or write dates as 2026-01-31 12:34:56 if these are days" if is_days else ""),
-        )
-    return position, None, f"{name!r} has no unit; assuming seconds (change it with --time-unit)"
-
-
-def _may_be_smaller_unit(step_s: float) -> bool:
-    """Return whether times since 1970 this far apart may count a smaller unit since another start.
-
-    Milliseconds since the start of a machine are as large as seconds since 1970, and readings 0.1 s
-    apart are 100 of them. Readings of tools that are that slow are minutes or hours apart.
-    """
-    if step_s < LEAST_DECIMAL_STEP_S:
-        return False
-    first = step_s / 10.0 ** math.floor(math.log10(step_s))
-    is_decimal = any(abs(first / one - 1) < 0.02 for one in (1.0, 2.0, 2.5, 5.0, 10.0))
-    return is_decimal or (step_s > DAY_S and step_s % DAY_S > 0)
-
-
-def _check_clock_digits(table: Table, name: str, values: Floats, step: float) -> None:
-    """Raise an error if numbers are times of day, as 93059 and 93100: seconds would not skip 41."""
-    minutes, seconds = np.divmod(values, 100)
-    is_whole = bool(np.all(values == np.rint(values)) and np.all(values >= 0))
-    is_clock_time = bool(np.all(seconds < 60) and np.all(minutes % 100 < 60))
-    if is_whole and is_clock_time and np.ptp(minutes) > 0 and step < LONG_STEP_S:
-        raise UserError(
-            f"{table.path}: column {name!r} seems to have hours, minutes and seconds in one number",
-            why="its last two digits are never above 59",
-            hint="write times as 12:34:56, or as 2026-01-31 12:34:56",
-        )
-
-
-def join_dates(table: Table) -> Table:
-    """Join a column of dates to the times of day in the column after it, as ``Date,Time``."""
-    for i in range(len(table.names) - 1):
-        both = [row[i : i + 2] for row in table.sample if not all(map(is_absent, row[i : i + 2]))]
-        if both and all(_DAY.fullmatch(day) and is_clock(clock) for day, clock in both):
-            joined = replace(table, date_column=i)
-            return replace(joined, sample=tuple(map(tuple, map(joined.with_date, table.sample))))
-    return table
-
-
-def _time_position(table: Table, options: LogOptions) -> int:
-    if options.time_column is not None:
-        return find(table, options.time_column)
-    names = map(parse_name, table.names if table.header else ())
-    named = [i for i, name in enumerate(names) if is_time_name(name)]
-    shown = [i for i in range(len(table.names)) if _shows_times(table, i)]
-    both = [i for i in named if i in shown]
-    if len(named) > 1:
-        # Rounds of training are called epochs, too.
-        named = [i for i in named if i in shown or "epoch" not in table.names[i].lower()] or named
-    found = both if len(both) == 1 else named or shown
-    if len(found) == 1:
-        return found[0]
-    candidates = [table.names[i] for i in found] or table.names
-    raise UserError(
-        f"{table.path}: {'several columns' if found else 'no column'} may be the time",
-        why=f"its columns are {', '.join(map(repr, candidates))}",
-        hint="name one with --time-column" + ("" if table.header else " (numbers from 1)"),
-    )
-
-
-def _shows_times(table: Table, position: int) -> bool:
-    """Return whether a column begins with a date or a time of day, or has times since 1970."""
-    cells = table.cells(position)
-    first = next((cell for cell in cells if not is_absent(cell)), "")
-    if is_date(first) or is_clock(first):
-        return True
-    name = parse_name(table.names[position])
-    if kind_of(first) is not CellKind.NUMBER or name.unit not in {"", *TIME_UNITS}:
-        return False
-    values = table.numbers(position)(cells)
-    values = values[np.isfinite(values)]
-    return epoch_unit(values) is not None and bool(np.all(np.diff(values) >= 0))
-
-
-def is_time_name(name: Name) -> bool:
-    """Return whether a column of this name may be the time."""
-    if name.unit and name.unit not in TIME_UNITS:
-        return False
-    is_named_so = bool(name.words & TIME_WORDS) and not name.words & _DURATION_WORDS
-    return name.stem in _TIME_NAMES or is_named_so
 
 
 def is_date(cell: str) -> bool:

@@ -15,6 +15,7 @@ from statistics import median
 from typing import NamedTuple
 
 from joulelab.errors import UserError
+from joulelab.format import first_words
 from joulelab.logs.columns import PLAIN_POWER_W, UNITS, check_unit
 from joulelab.logs.device_containment import check_names
 from joulelab.logs.formats.log_text import LogText
@@ -234,7 +235,7 @@ def _read_home_assistant(log: LogText) -> Iterator[Reading]:
     if not powers | energies | wanted:
         raise UserError(
             f"{log.path} does not say which of its entities is power",
-            why=f"it has {', '.join(sorted(entities)[:5])}",
+            why=f"it has {first_words(sorted(entities), 5)}",
             hint="name it with --power-column",
         )
     if not wanted:

@@ -17,7 +17,8 @@ from joulelab.logs.formats.csv_layouts import split_cells
 from joulelab.logs.formats.log_text import STAMP_PREFIX, LogText
 from joulelab.logs.formats.meters import Format, Reading, number
 from joulelab.logs.series import Meter
-from joulelab.logs.timestamps import is_clock, is_date, is_time_name
+from joulelab.logs.time_column import is_time_name
+from joulelab.logs.timestamps import is_clock, is_date
 
 _POWER = {
     **NVIDIA_POWER,

@@ -15,7 +15,8 @@ import numpy as np
 
 from joulelab.arrays import Floats
 from joulelab.errors import UserError
-from joulelab.format import count, join_words
+from joulelab.format import count, first_words, join_words
+from joulelab.logs.columns import MOST_NAMES
 from joulelab.logs.formats.log_text import LogText, to_seconds
 from joulelab.logs.series import Kind, Meter, MeterRows, Series, order_in_time, to_series
 from joulelab.sensors.sensor import Quantity
@@ -86,7 +87,7 @@ def collect(log: LogText, found: Format) -> Recording:
     if options.component and len(chosen) > 1:
         raise UserError(
             f"{log.path}: {len(chosen)} meters cannot all be {options.component}",
-            why=f"they are {', '.join(meter.name for meter in chosen)}",
+            why=f"they are {first_words([meter.name for meter in chosen], MOST_NAMES)}",
             hint="omit --component, or choose one with --power-column",
         )
     is_without_units = any(meter.source == "home_assistant.energy" for meter in chosen)
@@ -147,7 +148,8 @@ def _choose(log: LogText, rows: dict[Meter, _Rows]) -> list[Meter]:
         for name in named:
             if name not in names:
                 raise UserError(
-                    f"{log.path} has no meter {name!r}", hint=f"choose from {', '.join(names)}"
+                    f"{log.path} has no meter {name!r}",
+                    hint=f"choose from {first_words(names, MOST_NAMES)}",
                 )
         chosen = [meter for meter in with_values if meter.name in named]
     else:
@@ -161,7 +163,7 @@ def _choose(log: LogText, rows: dict[Meter, _Rows]) -> list[Meter]:
             )
     if options.gpu is not None:
         gpus = {one.component.partition(":")[2] for one in chosen if one.component[:4] == "gpu:"}
-        known_gpus = ", ".join(sorted(gpus)) or "none"
+        known_gpus = first_words(sorted(gpus), MOST_NAMES) or "none"
         chosen = [
             one for one in chosen if options.gpu in (one.component.partition(":")[2], one.uuid)
         ]
@@ -222,13 +224,17 @@ def _is_measured(rows: MeterRows) -> bool:
 def _rows(log: LogText, found: Format, meter: Meter, rows: _Rows) -> MeterRows:
     """Give the readings of a meter their times, in order."""
     value, length_s = np.array(rows.value), np.array(rows.length_s)
-    if rows.repeated > MOST_REPEATED * value.size:
+    t_s = _times(log, found, rows)
+    repeated = rows.repeated
+    if meter.component.startswith("plug"):
+        # It has a new value once a second. Clocks of other tools may show whole seconds only.
+        repeated += int(np.count_nonzero((np.diff(t_s) == 0) & (np.diff(value) != 0)))
+    if repeated > MOST_REPEATED * value.size:
         raise UserError(
             f"{log.path} has several readings of {meter.name} at one time",
             why=f"they may be of several devices, but all are called {meter.component}",
             hint="record each device in a file of its own",
         )
-    t_s = _times(log, found, rows)
     use = np.isfinite(t_s)
     if use.mean() < MOST_UNREADABLE:
         raise UserError(

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Required, TypedDict, TypeVar
 
 from joulelab.errors import UserError
+from joulelab.format import first_words
 from joulelab.logs.formats.json_text import json_objects
 from joulelab.logs.formats.log_text import LogText
 from joulelab.logs.formats.meters import Format, Reading, number
@@ -79,6 +80,7 @@ def samples(text: str) -> Iterator[tuple[str, dict[str, str], float]]:
 def _read_text(log: LogText) -> Iterator[Reading]:
     """Read the text format, scraped again and again: with timestamps in ms, or with dates."""
     skipped = 0
+    is_known = False
     others: set[str] = set()
     for text, stamp in log.lines():
         if text.lstrip().startswith("#") or not text.strip():
@@ -90,15 +92,17 @@ def _read_text(log: LogText) -> Iterator[Reading]:
         name, labels, value, time = match.groups()
         meter = _meter(name, dict(_LABEL.findall(labels or "")))
         if meter is not None:
+            is_known = True
             yield Reading(time or stamp, meter, number(value) * _METRICS[name].factor)
-        elif re.search(r"watts|joules|power_usage", name, re.IGNORECASE):
+        elif re.search(r"watt|joule|power|energy", name, re.IGNORECASE):
             others.add(name)
     log.skipped(skipped, "that are not metrics")
-    _note_others(log, others)
+    _note_others(log, others, is_known)
 
 
 def _read_json(log: LogText) -> Iterator[Reading]:
     """Read the answer to ``/api/v1/query_range``."""
+    is_known = False
     others: set[str] = set()
     for _, answer in json_objects(log):
         found = _checked(log, answer.get("data", {}), dict[str, Any])
@@ -116,9 +120,10 @@ def _read_json(log: LogText) -> Iterator[Reading]:
             if meter is None:
                 others.add(name or "an expression without a name")
                 continue
+            is_known = True
             for time_s, value in one["values"]:
                 yield Reading(f"{time_s:.3f}", meter, number(value) * _METRICS[name].factor)
-    _note_others(log, others)
+    _note_others(log, others, is_known)
 
 
 def _checked(log: LogText, value: Any, kind: type[Checked]) -> Checked:
@@ -143,7 +148,14 @@ def _meter(name: str, labels: Mapping[str, str]) -> Meter | None:
     return Meter(component, name, source, metric.kind, metric.overlaps, uuid or host)
 
 
-def _note_others(log: LogText, names: set[str]) -> None:
+def _note_others(log: LogText, names: set[str], is_any_known: bool) -> None:
+    """Note which metrics were not read; raise an error if there are no others."""
+    if names and not is_any_known:
+        raise UserError(
+            f"{log.path} has no metric of power or energy that JouleLab knows",
+            why=f"it has {first_words(sorted(names), 5)}",
+            hint="write one as CSV with the columns time and power_w, or time and energy_j",
+        )
     if names:
         log.notes.append(f"did not read {', '.join(sorted(names))}: may be part of other meters")
 
