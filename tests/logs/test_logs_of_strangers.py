@@ -1,6 +1,7 @@
 """Logs as other tools write them, each with a known energy: 100 W for each device's number."""
 
 from datetime import UTC, datetime, timedelta
+from math import sin
 
 import pytest
 
@@ -15,6 +16,11 @@ SECONDS = range(61)
 
 def date(second, pattern="%Y-%m-%dT%H:%M:%S"):
     return (START + timedelta(seconds=second)).strftime(pattern)
+
+
+def ramp(second):
+    """Return a slow load of a single device."""
+    return f"{300 + 200 * sin(second / 9):.1f}"
 
 
 def power(device, second):
@@ -199,6 +205,24 @@ READ = {
         {"power_columns": ["2"], "interval_s": 2.0}, 12_000),
     "one column of power": (
         table("power [W]", lambda i: f"{power(0, i)}"), {"interval_s": 1.0}, 6000),
+    "an outlet that is the sum of the others": (
+        table("time,outlet,power_w", lambda i: [
+            f"{date(i)},{outlet},{watts}" for outlet, watts in (
+                ("a", 50 + i), ("b", 150 - i % 9), ("c", 200 + i - i % 9))]),
+        {}, 60 * (50 + 30 + 146)),
+    "outlets that draw 1, 2 and 3 times the same": (
+        table("time,outlet,power_w", lambda i: [
+            f"{date(i)},{k},{(k + 1) * (100 + i % 2)}" for k in range(3)]),
+        {}, 36_200),
+    "one board in the rows of two containers": (
+        table("time,container,uuid,power_w", lambda i: [
+            f"{date(i)},c{k},GPU-1a,{power(0, i)}" for k in range(2)]),
+        {}, 6000),
+    "boards in step, in every poll": (
+        table("time,power_w", lambda i: [f"{i}.{k}5,{100 + 200 * (i // 7 % 2)}" for k in range(3)]),
+        {"devices": 3}, 3 * (60 * 100 + 200 * 28)),
+    "boards that are named, in a load that alternates": (
+        table("time,index,power_w", lambda i: f"{date(i)},0,{100 + 200 * (i % 2)}"), {}, 12_000),
 }  # fmt: skip
 
 
@@ -319,6 +343,35 @@ REFUSED = {
         table("time," + ",".join(f"p{k} [W]" for k in range(300)), lambda i:
             f"{i}" + f",{power(0, i)}" * 300),
         {}, "'p11 [W]' and 288 more; name one with --power-column"),
+    "columns of new names, far below": (
+        table("time,power_w", lambda i: f"{i},{power(0, i)}", range(500))
+        + table("t,temperature", lambda i: f"{i},50", range(500, 600)),
+        {}, "the columns change at 't, temperature'"),
+    "another unit, far below": (
+        table("time,power [W]", lambda i: f"{i},{power(0, i)}", range(500))
+        + table("time,power [mW]", lambda i: f"{i},{1000 * power(0, i)}", range(500, 600)),
+        {}, "the columns change at 'time, power [mW]'"),
+    "rows that a buffer held back": (
+        table("time,power_w", lambda i: f"{i // 5 * 5}.25,{ramp(i)}", range(300)),
+        {}, "5 rows at each time that seem to follow each other"),
+    "logs of two hosts that were merged": (
+        table("timestamp, index, power.draw [W]", lambda i: [
+            f"{date(i)}.{4 * host}, {k}, {power(2 * host + k, i)} W"
+            for host in range(2) for k in range(2)]),
+        {}, "rows of one device seem to be of 2 logs"),
+    "a machine in the rows of its parts": (
+        table("time,sensor,power_w", lambda i: [
+            f"{date(i)},{name},{power(k, i)}" for k, name in enumerate(("cpu", "gpu", "system"))]),
+        {}, "device 'system' may contain the others"),
+    "rails of a Jetson, in rows": (
+        table("time,rail,power_mw", lambda i: [
+            f"{date(i)},{name},{power(k, i)}e3"
+            for k, name in enumerate(("VDD_SOC", "VDD_CPU", "VDD_IN"))]),
+        {}, "device 'VDD_IN' may contain the others"),
+    "a limit in the rows of power": (
+        table("time,sensor,power_w", lambda i: [
+            f"{date(i)},gpu_power,{power(0, i)}", f"{date(i)},gpu_power_limit,400"]),
+        {}, "of several quantities, as column 'sensor' says: it has 'gpu_power_limit'"),
 }  # fmt: skip
 
 
@@ -329,6 +382,12 @@ def test_a_log_is_refused_in_one_line(tmp_path, name):
         read(tmp_path, text, **options)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_one_value_in_the_rows_of_all_devices_is_noted(tmp_path):
+    text = table("time,rank,power_w", lambda i: [f"{date(i)},{k},{power(0, i)}" for k in range(2)])
+    log, _ = read(tmp_path, text)
+    assert "each poll has the same value for all 2 devices in 'power_w'" in log.notes[-1]
 
 
 def test_zeros_of_a_meter_are_noted(tmp_path):

@@ -55,6 +55,7 @@ MOST_PREAMBLE = 100  # The header follows at most this many other lines.
 CELLS_PER_CHUNK = 1 << 19
 MOST_SHORT = 0.1  # A file of which a larger share of rows is short has another layout.
 _DOCUMENT = re.compile(r"\s*(?:(<[?!\w])|\{|\[\s*(?:[\[{]|$))")
+_NAME = re.compile(r"\s*[A-Za-z_][^\s,]*(?:\s*[\[(][^\])]*[\])])?\s*\Z")
 _UNITS_ROW = re.compile(
     r"[\[(]?\s*(?:[nuµm]?s|sec\w*|[kmuµ]?w|watts?|[kmu]?j|joules?|[km]?wh|%|pct|percent|°?c|celsius|"
     r"[kmg]?hz|[kmg]i?b|bytes|m?v|volts?|m?a|amps?|v?va|rpm|unix|utc|iso|yyyy.*|hh:.*)?\s*[\])]?",
@@ -184,11 +185,12 @@ class _Shape:
         width = len(self.table.names)
         self.rows += len(rows)
         names = set(self.table.names) if self.table.header else set()
-        if {len(row) for row in rows} == {width} and names.isdisjoint(row[0] for row in rows):
+        if {len(row) for row in rows} == {width} and not any(map(_may_be_header, rows)):
             return rows
         whole = []
         for row in rows:
-            if row and row[0] in names and len(names.intersection(map(str.strip, row))) > 1:
+            is_of_names = row and row[0] in names and names.intersection(map(str.strip, row[1:]))
+            if is_of_names or (names and len(row) > 1 and _may_be_header(row)):
                 self._check_header(row)
             elif len(row) == width:
                 whole.append(row)
@@ -226,6 +228,11 @@ class _Shape:
         cells = tuple(cell.strip() for cell in row)
         if cells[: len(self.table.names)] != self.table.names:
             raise _changed_columns(self.table.path, cells)
+
+
+def _may_be_header(row: Sequence[str]) -> bool:
+    """Return whether all cells are names, as of columns: no values, and no words of a message."""
+    return all(_NAME.match(cell) for cell in row) and not any(map(is_absent, row))
 
 
 def open_table(path: Path, sample_rows: int = SAMPLE_ROWS) -> Table:

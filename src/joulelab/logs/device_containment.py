@@ -14,8 +14,10 @@ from joulelab.logs.csv_table import Table
 _TOTALS = {"total", "sum", "all", "overall", "psys", "aggregate"}
 _PACKAGES = re.compile(r"package|pkg|cpu|processor|soc|vdd_?in", re.IGNORECASE)
 _PARTS_OF_PACKAGES = re.compile(
-    r"(?:cpu )?(?:core|uncore|pp0|pp1|ia|gt)|vdd_?(?!in)", re.IGNORECASE
+    r"(?:cpu )?(?:core|uncore|pp0|pp1|ia|gt)|vdd_?+(?!in)", re.IGNORECASE
 )
+_MACHINES = {"system", "machine", "wall", "ac", "mains", "house", "chassis", "platform", "server"}
+_PARTS_OF_MACHINES = {"cpu", "gpu", "dram", "ram", "memory", "package", "pkg", "soc", "dc", "disk"}
 _ZONE = re.compile(r".*(intel-rapl(?:-mmio)?:[\d:]+)")
 
 
@@ -41,7 +43,15 @@ def check_names(path: Path, names: Sequence[str], hint: str) -> None:
     parts = [name for name in names if _PARTS_OF_PACKAGES.match(name)]
     packages = [name for name in names if _PACKAGES.match(name) and name not in parts]
     packages.sort(key=lambda name: "package" not in name.lower())
-    contains = total or (packages if parts else []) or _zones_with_others(names)
+    words = {name: {*re.findall("[a-z]+", name.lower())} for name in names}
+    inner = [name for name in names if words[name] & _PARTS_OF_MACHINES]
+    machines = [name for name in names if words[name] & _MACHINES and name not in inner]
+    contains = (
+        total
+        or (packages if parts else [])
+        or (machines if inner else [])
+        or _zones_with_others(names)
+    )
     if contains and set(contains) != set(names):
         raise UserError(
             f"{path}: device {contains[0]!r} may contain the others",

@@ -51,7 +51,8 @@ _SOCKETS = ("socket", "package", "cpu", "cpu_id", "numa", "die")
 _HOSTS = {"host", "hostname", "node", "node_name", "nodename", "machine", "server", "instance"}
 _QUANTITIES = {
     "temperature", "temp", "utilization", "util", "clock", "clocks", "frequency", "freq",
-    "voltage", "volt", "volts", "humidity", "percent", "pct", "fps", "rpm",
+    "voltage", "volt", "volts", "humidity", "percent", "pct", "fps", "rpm", "limit", "cap", "tdp",
+    "budget", "setpoint",
 }  # fmt: skip
 _STATISTICS = {
     "mean", "avg", "average", "median", "min", "minimum", "max", "maximum", "std", "stddev", "p50",
@@ -127,6 +128,10 @@ def choose_device_columns(
     if options.gpu is None:
         _check_quantities(table, [i for i, one in turns.items() if one.distinguishes])
     several = [i for i, one in turns.items() if one.distinguishes]
+    board = [i for i in known if parse_name(table.names[i]).stem in _UNIQUE]
+    if several and board and len({*table.cells(board[0])}) == 1:
+        # Rows of several processes or jobs on one board.
+        return DeviceColumns((board[0],))
     sure = [i for i in known if i in several and (turns[i].in_polls or not _may_be_load(table, i))]
     named = _on_host(table, known, sure[0]) if sure else _pair(table, known, t_s, order)
     if named:

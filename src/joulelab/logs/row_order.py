@@ -27,7 +27,9 @@ if they come after the same number of rows throughout."""
 REGULAR = 0.5  # Polls are regular if the middle half of their distances is within this share.
 MOST_DOUBLES = 0.05  # Share of times that a single device may repeat, for a clock of whole seconds.
 DISTINCT_SIGMAS = 6.0  # Means of two devices that differ by this many standard errors are distinct.
+LEAST_APART = 0.1  # Of their mean: logs of several devices that were merged differ by more.
 LEAST_RATIO = 1.25  # Rows that cycle through levels this far apart are of several devices.
+BUFFERED = 1.5  # A round is so much farther from the one before than its rows are from each other.
 LEAST_ROUNDS = 20
 MOST_CYCLE = 16
 
@@ -73,6 +75,7 @@ def split_by_order(
         )
     if options.devices is None:
         _check_distinct(table, t_s, polls, values)
+        _check_buffered(table, polls, powers)
     is_cut = polls.usual > 1 and polls.sizes.size > 2 and polls.sizes[0] % several
     first = int(polls.sizes[0]) if is_cut else 0
     position = np.arange(t_s.size - first) % several
@@ -159,6 +162,53 @@ def _cycle(value: Floats) -> int | None:
         if high >= LEAST_RATIO * low and DISTINCT_SIGMAS * scatter < high - low:
             return size
     return None
+
+
+def check_interleaved(table: Table, t_s: Floats, powers: Sequence[Floats]) -> None:
+    """Raise an error if the rows of one device seem to be of several logs that were merged.
+
+    Then their times come in a rhythm, and each is nearer to that of the round before than to the
+    row before: two logs of one device have the same values.
+    """
+    for value in powers:
+        seen = np.isfinite(value)
+        size, drawn = _cycle(np.diff(t_s[seen])), value[seen]
+        if size is None:
+            continue
+        before, own = (np.median(np.abs(drawn[lag:] - drawn[:-lag])) for lag in (1, size))
+        if before > max(DISTINCT_SIGMAS * own, LEAST_APART * drawn.mean()):
+            raise UserError(
+                f"{table.path}: rows of one device seem to be of {size} logs",
+                why="their times and levels take turns",
+                hint="split the file, or name the column that distinguishes them with "
+                "--device-column",
+            )
+
+
+def _check_buffered(table: Table, polls: _Polls, powers: Sequence[Floats]) -> None:
+    """Raise an error if rows of one time seem to follow each other, as of a pipe with a buffer.
+
+    Then the first row is as near to the last of the time before as to its neighbour, and nearer
+    than to the first of the time before. Loads of devices change together, or each is near to
+    itself.
+    """
+    several = polls.usual
+    whole = polls.starts[1:-1][polls.sizes[1:-1] == several]
+    for value in powers:
+        rounds = value[whole[:, None] + np.arange(several)]
+        rounds = rounds[np.isfinite(rounds).all(axis=1)]
+        if len(rounds) < LEAST_ROUNDS:
+            continue
+        inside = float(np.mean(np.abs(np.diff(rounds, axis=1))))
+        across = float(np.mean(np.abs(rounds[1:, 0] - rounds[:-1, -1])))
+        own = float(np.mean(np.abs(np.diff(rounds, axis=0))))
+        step = (inside * (several - 1) + across) / several
+        if own > BUFFERED * step and across < BUFFERED * inside:
+            raise UserError(
+                f"{table.path} has {several} rows at each time that seem to follow each other",
+                why="a buffer may have held them back",
+                hint=DEVICE_HINT,
+            )
 
 
 def _check_distinct(table: Table, t_s: Floats, polls: _Polls, values: Sequence[Floats]) -> None:

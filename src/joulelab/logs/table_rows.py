@@ -12,7 +12,7 @@ import numpy as np
 from joulelab.arrays import Bools, Floats
 from joulelab.errors import UserError
 from joulelab.format import count, first_words
-from joulelab.logs.cells import is_absent
+from joulelab.logs.cells import is_absent, sum_of_others
 from joulelab.logs.columns import (
     MOST_NAMES,
     NVIDIA_POWER,
@@ -30,7 +30,7 @@ from joulelab.logs.device_rows import (
     has_few_polls,
     name_devices,
 )
-from joulelab.logs.row_order import split_by_order
+from joulelab.logs.row_order import check_interleaved, split_by_order
 from joulelab.logs.series import Meter, MeterRows, has_readings, order_in_time
 from joulelab.logs.time_column import choose_time, join_dates
 from joulelab.logs.value_kinds import (
@@ -44,6 +44,8 @@ from joulelab.sensors.sensor import Absence, Quantity
 from joulelab.validation import MOST
 
 LEAST_CHANGES = 3  # Values that vary this often, the same for all devices, are of a total.
+LEAST_OWN_CHANGE, LEAST_OWN_CHANGES = 0.01, 5
+"""Devices whose loads differ change by this share of their means from each other, as often."""
 _OF_ALL = {"total", "sum", "overall", "combined", "aggregate", "node", "host", "server", "system"}
 LEAST_READABLE = 0.5  # A time column of which a smaller share can be read is an error.
 MOST_REPEATED = (
@@ -86,7 +88,8 @@ def read_meters(
         known = first_words(names, MOST_NAMES)
         raise UserError(f"{path} has no GPU {options.gpu!r}", hint=f"choose from {known}")
     check_parts(table, [one.name for one in chosen])
-    _check_totals(table, columns, chosen)
+    chosen = _without_sum(table, columns, chosen, notes)
+    _check_totals(table, columns, chosen, notes)
     meters: list[MeterRows] = []
     sources: list[Column] = []
     for device in chosen:
@@ -105,21 +108,51 @@ def read_meters(
     return meters if len(columns) == 1 else _with_columns(meters, sources)
 
 
-def _check_totals(table: Table, columns: Sequence[Column], devices: Sequence[Device]) -> None:
+def _check_totals(
+    table: Table, columns: Sequence[Column], devices: Sequence[Device], notes: list[str]
+) -> None:
     """Raise an error if rows of all devices have one power that is named like that of all."""
     for i, column in enumerate(columns if len(devices) > 1 else ()):
-        if column.quantity is Quantity.ENERGY or not {*column.stem.split("_")} & _OF_ALL:
+        if column.quantity is Quantity.ENERGY:
             continue
         values = [np.nan_to_num(device.values[i]) for device in devices]
         varies = np.count_nonzero(np.diff(values[0])) >= LEAST_CHANGES
         least = min(map(len, values))  # The last poll may be cut.
         is_one = all(np.array_equal(value[:least], values[0][:least]) for value in values)
-        if is_one and varies:
+        if not (is_one and varies):
+            continue
+        what = f"each poll has the same value for all {len(devices)} devices"
+        if {*column.stem.split("_")} & _OF_ALL:
             raise UserError(
                 f"{table.path}: column {column.name!r} seems to be a total",
-                why=f"each poll has the same value for all {len(devices)} devices",
+                why=what,
                 hint=f"name another column, or read it once with --gpu {devices[0].name}",
             )
+        notes.append(
+            f"{table.path.name}: {what} in {column.name!r}: if it is one reading, choose one "
+            f"device with --gpu {devices[0].name}"
+        )
+
+
+def _without_sum(
+    table: Table, columns: Sequence[Column], devices: list[Device], notes: list[str]
+) -> list[Device]:
+    """Leave out a device whose power is the sum of those of the others in each poll."""
+    is_power = all(column.quantity is Quantity.POWER for column in columns)
+    if not is_power or len({len(device.t_s) for device in devices}) != 1:
+        return devices
+    found = {sum_of_others([device.values[i] for device in devices]) for i in range(len(columns))}
+    total = found.pop() if len(found) == 1 else None
+    if total is None:
+        return devices
+    parts = np.array([one.values[0] for i, one in enumerate(devices) if i != total])
+    # Devices that draw 1, 2 and 3 times the same are no sum. Loads of their own are by no chance.
+    changes = np.diff(parts / parts.mean(axis=1, keepdims=True), axis=1)
+    if np.count_nonzero(np.ptp(changes, axis=0) > LEAST_OWN_CHANGE) < LEAST_OWN_CHANGES:
+        return devices
+    name = devices[total].name
+    notes.append(f"{table.path.name}: left out device {name!r}, the sum of the others")
+    return [device for device in devices if device.name != name]
 
 
 def _with_columns(meters: Sequence[MeterRows], columns: Sequence[Column]) -> list[MeterRows]:
@@ -177,12 +210,9 @@ def read_devices(
     else:
         rows = np.flatnonzero(readable)
         of_columns = [one[rows] for one in values]
-        powers = [
-            value
-            for column, value in zip(columns, of_columns, strict=True)
-            if column.quantity is Quantity.POWER
-        ]
-        found, note = split_by_order(table, t_s[rows], of_columns, powers, options)
+        found, note = split_by_order(
+            table, t_s[rows], of_columns, _powers(columns, of_columns), options
+        )
         notes += [f"{path.name}: {note}"] if note else []
         devices = [replace(one, rows=rows[one.rows]) for one in found]
     uuids = _uuids(table, named.positions)
@@ -195,9 +225,17 @@ def read_devices(
         if note and f"{path.name}: {note}" not in notes:
             notes.append(f"{path.name}: {note}")
         of_rows = [value[order] for value in of_rows]
+        if coders and options.device_column is None:
+            check_interleaved(table, t_s[rows], _powers(columns, of_rows))
         uuid = uuids.get(device.name, "")
         result.append(Device(device.name, device.component, uuid, t_s[rows], of_rows))
     return result
+
+
+def _powers(columns: Sequence[Column], values: Sequence[Floats]) -> list[Floats]:
+    """Return the values of columns of power."""
+    pairs = zip(columns, values, strict=True)
+    return [value for column, value in pairs if column.quantity is Quantity.POWER]
 
 
 def _check_values(path: Path, columns: Sequence[Column], values: Sequence[Floats]) -> None:
