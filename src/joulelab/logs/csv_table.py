@@ -185,8 +185,10 @@ class _Shape:
         width = len(self.table.names)
         self.rows += len(rows)
         names = set(self.table.names) if self.table.header else set()
-        if {len(row) for row in rows} == {width} and not any(map(_may_be_header, rows)):
-            return rows
+        if {len(row) for row in rows} == {width}:
+            starts = "".join({row[0][:1] for row in rows})
+            if not re.search("[A-Za-z_]", starts) or not any(map(_may_be_header, rows)):
+                return rows
         whole = []
         for row in rows:
             is_of_names = row and row[0] in names and names.intersection(map(str.strip, row[1:]))
