@@ -272,6 +272,23 @@ def test_parts_of_one_log_and_logs_of_several_machines(tmp_path):
     assert [c.component for c in machines.trace.channels] == ["a:power", "c:power"]
 
 
+def test_logs_that_were_rotated_may_repeat_rows(tmp_path):
+    rows = [f"{i},{100 + i % 7}\n" for i in range(60)]
+    for name, part in (("log", rows[30:]), ("log.1", rows[:40])):
+        (tmp_path / name).write_text("t_s,power_w\n" + "".join(part))
+    log = read_logs([tmp_path / "log", tmp_path / "log.1"])
+    assert [one.value.size for one in log.trace.series] == [60]
+
+
+def test_a_copy_of_a_log_is_noted(tmp_path):
+    for name in ("a.csv", "b.csv"):
+        rows = "".join(f"{i},{100 + i % 7}\n" for i in range(60))
+        (tmp_path / name).write_text("t_s,power_w\n" + rows)
+    log = read_logs([tmp_path / "a.csv", tmp_path / "b.csv"])
+    assert len(log.trace.series) == 2
+    assert "identical readings of power, which both count: one may be a copy" in log.notes[-1]
+
+
 def test_row_numbers_are_not_gpus(tmp_path):
     text = "index,t_s,power_w\n" + "".join(f"{i},{i / 10},{100 + i}\n" for i in range(30))
     assert [c.component for c in log_of(tmp_path, text).trace.channels] == ["power"]

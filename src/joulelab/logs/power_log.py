@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -80,10 +79,8 @@ def read_logs(paths: Sequence[Path], options: LogOptions | None = None) -> Log:
     series: list[Series] = []
     for group in groups.values():
         parts = sorted((one for _, one in group), key=lambda one: float(one.t_s[0]))
-        if all(one.t_s[-1] <= following.t_s[0] for one, following in pairwise(parts)):
-            t_s = np.concatenate([one.t_s for one in parts])
-            value = np.concatenate([one.value for one in parts])
-            series.append(replace(parts[0], t_s=t_s, value=value))
+        if (joined := _join_parts(parts)) is not None:
+            series.append(joined)
             continue
         if runs:
             raise UserError(
@@ -91,10 +88,48 @@ def read_logs(paths: Sequence[Path], options: LogOptions | None = None) -> Log:
                 why="each may contain the energy of the others",
                 hint="import them one at a time",
             )
+        _note_copies(group, notes)
         for label, (_, one) in zip(_labels([path for path, _ in group]), group, strict=True):
             component = f"{label}:{one.channel.component}"
             series.append(replace(one, channel=replace(one.channel, component=component)))
     return replace(as_log(series, notes, absent), runs=tuple(runs))
+
+
+def _join_parts(parts: Sequence[Series]) -> Series | None:
+    """Join series that follow each other in time; the same rows may be at the end and the start.
+
+    Returns:
+        ``None`` if they overlap otherwise, as those of several devices.
+    """
+    joined = parts[0]
+    for part in parts[1:]:
+        stop_s, start_s = joined.t_s[-1], part.t_s[0]
+        last, first = joined.t_s >= start_s, part.t_s <= stop_s
+        is_repeated = np.array_equal(joined.t_s[last], part.t_s[first]) and np.array_equal(
+            joined.value[last], part.value[first], equal_nan=True
+        )
+        # A copy of the whole may as well be a device that is like another.
+        if stop_s > start_s and not (is_repeated and not last.all() and not first.all()):
+            return None
+        rest = ~first if is_repeated else np.ones(part.t_s.size, dtype=bool)
+        t_s = np.concatenate([joined.t_s, part.t_s[rest]])
+        value = np.concatenate([joined.value, part.value[rest]])
+        joined = replace(joined, t_s=t_s, value=value)
+    return joined
+
+
+def _note_copies(group: Sequence[tuple[Path, Series]], notes: list[str]) -> None:
+    """Note which files have identical readings."""
+    for i, (path, one) in enumerate(group):
+        for other_path, other in group[:i]:
+            is_same = np.array_equal(one.t_s, other.t_s) and np.array_equal(
+                one.value, other.value, equal_nan=True
+            )
+            if is_same and np.ptp(one.value) > 0:
+                notes.append(
+                    f"{other_path} and {path} have identical readings of {one.channel.component}, "
+                    "which both count: one may be a copy"
+                )
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:
