@@ -223,6 +223,21 @@ READ = {
         {"devices": 3}, 3 * (60 * 100 + 200 * 28)),
     "boards that are named, in a load that alternates": (
         table("time,index,power_w", lambda i: f"{date(i)},0,{100 + 200 * (i % 2)}"), {}, 12_000),
+    "0 of DCGM for a board that could not be read": (
+        table("# TYPE DCGM_FI_DEV_POWER_USAGE gauge", lambda i: [
+            f"{START.timestamp() + i:.0f}",
+            f'DCGM_FI_DEV_POWER_USAGE{{gpu="0"}} {power(0, i) if i % 7 else 0}']),
+        {}, 6000),
+    "what goes in and out of a power supply": (
+        table("", lambda i: [
+            f"{START.timestamp() + i:.0f}", f"PS1 Input Power  | {power(0, i):.0f} Watts | ok",
+            f"PS1 Output Power | {0.9 * power(0, i):.0f} Watts | ok"]),
+        {}, 6000),
+    "a total of ipmitool with a name of its own": (
+        table("", lambda i: [
+            f"{START.timestamp() + i:.0f}", f"MB_Total_Pwr | {power(0, i):.0f} Watts | ok",
+            "CPU_Power | 60 Watts | ok"]),
+        {}, 6000),
 }  # fmt: skip
 
 
@@ -372,6 +387,9 @@ REFUSED = {
         table("time,sensor,power_w", lambda i: [
             f"{date(i)},gpu_power,{power(0, i)}", f"{date(i)},gpu_power_limit,400"]),
         {}, "of several quantities, as column 'sensor' says: it has 'gpu_power_limit'"),
+    "power that is 0 at all times but one": (
+        table("timestamp, index, power.draw [W]", lambda i: f"{date(i)}, 0, {60 * (i == 5)} W"),
+        {}, "is 0 at all times but one: the tool could not measure it"),
 }  # fmt: skip
 
 

@@ -148,6 +148,16 @@ def to_series(path: Path, rows: MeterRows, options: LogOptions, notes: list[str]
     is_power = meter.kind is Kind.POWER
     if meter.kind is Kind.COUNTER:
         value = _without_misreads(path, meter.name, value, notes)
+    elif meter.source in NVIDIA_POWER.values() and np.any(value > 0) and np.any(value == 0):
+        # No board that is read draws nothing.
+        notes.append(f"{path.name}: {meter.name!r} has 0 where it was not read")
+        value = np.where(value == 0, math.nan, value)
+        if not has_readings(t_s, value):
+            raise UserError(
+                f"{path}: {meter.name!r} is 0 at all times but one",
+                why="the tool could not measure it",
+                hint="name another column or meter with --power-column",
+            )
     if is_power or meter.kind is Kind.COUNTER:
         seen = np.isfinite(value)
         pace = pace_of(t_s[seen], value[seen])

@@ -40,26 +40,23 @@ _MEANS = {"avg", "average", "mean"}  # In the name of a run's power, next to its
 
 
 def without_failed_reads(table: Table, column: Column, value: Floats, notes: list[str]) -> Floats:
-    """Return powers in W with NaN for what a tool writes if a read failed: -1, or 0 for a board.
+    """Return powers in W with NaN for -1, which a tool writes if a read failed.
 
-    Other meters may show 0 for a moment, or add it to the next value: that is only noted.
+    A meter may show 0 for a moment, or add it to the next value: that is only noted.
     """
     drawn = value[value > 0]
     if not drawn.size or drawn.min() < LEAST_DRAWN_W:
         return value
     is_failed = value == -1 if np.all(value[value < 0] == -1) else np.zeros(value.size, dtype=bool)
     is_zero = value == 0
-    if column.stem in NVIDIA_POWER:
-        is_failed |= is_zero
-    elif is_zero.any():
+    if is_zero.any() and column.stem not in NVIDIA_POWER:
         notes.append(
             f"{table.path.name}: {column.name!r} is 0 in {count(int(is_zero.sum()), 'line')}, "
             f"otherwise {quantity(float(drawn.min()), 'W')} or more: energy is missing if the tool "
             "could not read it there"
         )
     if is_failed.any():
-        failed = " and ".join(f"{one:g}" for one in np.unique(value[is_failed]))
-        notes.append(f"{table.path.name}: {column.name!r} has {failed} where it was not read")
+        notes.append(f"{table.path.name}: {column.name!r} has -1 where it was not read")
     return np.where(is_failed, np.nan, value)
 
 

@@ -53,8 +53,9 @@ _NODE_SENSOR = re.compile(
     r"(?:pwr|power|system|sys|total|node)[ _]*(?:consumption|level|power|pwr|meter|input)?[ _\d]*",
     re.IGNORECASE,
 )
+_TOTAL_SENSOR = re.compile(r"(?!.*(?:cpu|gpu|mem|dimm|fan|hdd|disk)).*total", re.IGNORECASE)
 _SUPPLY_SENSOR = re.compile(
-    r"(?:ps|psu|power supply)[ _]*(\d+).*(?:in|input|power|pwr)", re.IGNORECASE
+    r"(?!.*out)(?:ps|psu|power supply)[ _]*(\d+).*(?:in|input|power|pwr)", re.IGNORECASE
 )
 
 _MLPERF_METER = re.compile(r"Time,\d\d-\d\d-\d{4} [\d:.]+,Watts,")
@@ -156,7 +157,7 @@ def _read_ipmi_sensors(log: LogText) -> Iterator[Reading]:
         name = match[1]
         if supply := _SUPPLY_SENSOR.match(name):
             meter = Meter(f"psu:{supply[1]}", "power supply", "ipmi.sensor", overlaps=("machine",))
-        elif _NODE_SENSOR.fullmatch(name):
+        elif _NODE_SENSOR.fullmatch(name) or _TOTAL_SENSOR.match(name):
             meter = Meter("node", "machine", "ipmi.sensor")
         else:
             meter = Meter(name, name, "ipmi.sensor", overlaps=("machine", "power supply"))
