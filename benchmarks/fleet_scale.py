@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import tempfile
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.own_process import in_own_process
+from joulelab.parallel import usable_cpus
 from joulelab.recording.trace_format import TraceWriter, pack, span_lines
 from joulelab.runs.hosts import add_up
 from joulelab.sensors.sensor import Channel, Provenance, Quantity
@@ -106,7 +106,7 @@ def write_recording(directory: Path, number: int, hosts: int, spans: int) -> Non
 def measure(directory: Path) -> dict[str, Any]:
     """Add up a directory as ``joulelab gather`` does."""
     begin_s = time.monotonic()
-    job = add_up(directory, processes=len(os.sched_getaffinity(0)))
+    job = add_up(directory, processes=usable_cpus())
     duration_s = time.monotonic() - begin_s
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return {

@@ -20,7 +20,9 @@ The message is one line: what failed, why, and how to fix it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import importlib.util
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class JoulelabError(Exception):
@@ -96,6 +98,49 @@ class WorkloadError(JoulelabError):
     def __init__(self, what: str, *, kind: str, why: str = "", hint: str = "") -> None:
         self.kind = kind
         super().__init__(what, why=why, hint=hint)
+
+
+@contextmanager
+def optional_packages(what: str, extra: str) -> Iterator[None]:
+    """Report an import that fails, because a package is optional, with the extra that has it.
+
+    Args:
+        what: What needs the package, for example ``"cannot make a report"``.
+        extra: An extra of JouleLab, for example ``"study"``.
+
+    Raises:
+        UserError: An import failed.
+
+    Example:
+        >>> with optional_packages("cannot dance", "study"):
+        ...     import no_such_package
+        Traceback (most recent call last):
+        joulelab.errors.UserError: cannot dance: no_such_package is not installed; run pip install
+        'joulelab[study]'
+    """
+    try:
+        yield
+    except ImportError as error:
+        is_missing = isinstance(error, ModuleNotFoundError) and error.name
+        why = f"{error.name} is not installed" if is_missing else str(error)
+        raise UserError(what, why=why, hint=_install(extra)) from error
+
+
+def require_packages(what: str, names: Iterable[str], extra: str) -> None:
+    """Check that packages are installed, without importing them.
+
+    Raises:
+        UserError: Some are not, as in :func:`optional_packages`.
+    """
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        why = f"{', '.join(missing)} {verb} not installed"
+        raise UserError(what, why=why, hint=_install(extra))
+
+
+def _install(extra: str) -> str:
+    return f"run pip install 'joulelab[{extra}]'"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -169,8 +169,8 @@ def test_a_missing_package_is_named_with_its_extra():
     )
     assert ended.returncode == 2
     assert ended.stderr == (
-        "joulelab: energy cannot be exported: prometheus_client is not installed; "
-        "pip install 'joulelab[export]'\n"
+        "joulelab: cannot export energy: prometheus_client is not installed; "
+        "run pip install 'joulelab[export]'\n"
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 from joulelab.carbon.costs import J_PER_KWH
 from joulelab.energy.data_exchange import DataVolume
 from joulelab.errors import UserError, nearest
-from joulelab.format import join_words, with_interval
+from joulelab.format import with_interval
 from joulelab.packaged import packaged_rows
 
 BYTES_PER_GB = 1e9
@@ -94,15 +94,12 @@ def network_intensity(access: str, basis: str = "average") -> NetworkIntensity:
     """Return the published energy of a kind of network per byte.
 
     Raises:
-        UserError: There is no such network or basis.
+        UserError: There is no such network.
     """
     table = _table()
-    if (access, basis) not in table:
-        kinds = list(dict.fromkeys(access for access, _ in table))
-        if access not in kinds:
-            known = join_words(kinds, "or")
-            raise UserError(f"no network {access!r}", hint=nearest(access, kinds) or known)
-        raise UserError(f"no basis {basis!r}", hint=join_words(BASES, "or"))
+    kinds = list(dict.fromkeys(access for access, _ in table))
+    if access not in kinds:
+        raise UserError(f"no network {access!r}", hint=nearest(access, kinds))
     return table[access, basis]
 
 

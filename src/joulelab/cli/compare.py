@@ -10,7 +10,7 @@ from joulelab.carbon.site import Site
 from joulelab.cli.options import Percent, complete_run
 from joulelab.cli.output import echo, print_json, progress, write_text
 from joulelab.energy.uncertainty import METRICS
-from joulelab.errors import UserError, nearest
+from joulelab.errors import UserError, nearest, optional_packages
 
 
 @click.command("compare")
@@ -73,11 +73,8 @@ def command(
         raise click.UsageError(f"--{'strict' if strict else 'each'} needs --fail-above")
     if metric is not None and metric not in METRICS:
         raise UserError(f"no metric {metric!r}", hint=nearest(metric, METRICS))
-    try:
+    with optional_packages("cannot compare", "study"):
         from joulelab.compare.compare import compare  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        why = f"comparisons need {error.name}, which is not installed"
-        raise click.UsageError(f"{why}; run pip install 'joulelab[study]'") from error
     from joulelab.compare.markdown import comparison_markdown  # noqa: PLC0415
     from joulelab.compare.measurement import BASELINE, CANDIDATE, read_group  # noqa: PLC0415
     from joulelab.compare.text import comparison_lines, limit_verdict  # noqa: PLC0415

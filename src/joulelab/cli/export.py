@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from joulelab.errors import UserError
+from joulelab.errors import optional_packages
 
 END_SIGNALS = signal.SIGTERM, signal.SIGINT
 
@@ -61,18 +61,11 @@ def command(
         raise click.UsageError("--textfile and --otlp are two ways to export: give one of them")
     if once and textfile is None:
         raise click.UsageError("--once writes a file: add --textfile PATH")
-    try:
-        from joulelab.export import service  # noqa: PLC0415 - an extra
+    with optional_packages("cannot export energy", "export" if endpoint is None else "otlp"):
+        from joulelab.export import service  # noqa: PLC0415
 
         if endpoint is not None:
-            from joulelab.export import instruments  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        extra = "otlp" if str(error.name).startswith("opentelemetry") else "export"
-        raise UserError(
-            "energy cannot be exported",
-            why=f"{error.name} is not installed",
-            hint=f"pip install 'joulelab[{extra}]'",
-        ) from error
+            from joulelab.export import instruments  # noqa: PLC0415
     stop = threading.Event()
     before = {one: signal.signal(one, lambda *_: stop.set()) for one in END_SIGNALS}
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import click
 
 from joulelab.cli.output import echo, print_json, progress
 from joulelab.format import count, duration, quantity, with_interval
+from joulelab.parallel import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ def command(directory: str, batch_job: str | None, as_json: bool) -> None:
     from joulelab.runs.hosts import add_up  # noqa: PLC0415  (--help does not wait for NumPy)
 
     with progress("adding up"):
-        job = add_up(directory, batch_job, processes=len(os.sched_getaffinity(0)))
+        job = add_up(directory, batch_job, processes=usable_cpus())
     if as_json:
         data = {
             "ranks": list(job.ranks),

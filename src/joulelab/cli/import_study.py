@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from dataclasses import replace
 from functools import partial
@@ -13,7 +12,7 @@ import click
 
 from joulelab.cli.import_log import FILE, input_options, parse_pairs, read_input
 from joulelab.cli.output import SectionedCommand, SectionOption, echo, print_json, progress
-from joulelab.errors import UserError
+from joulelab.errors import UserError, require_packages
 from joulelab.format import count
 from joulelab.logs.power_log import assign_power_to_gpu, gpu_models, with_telemetry
 
@@ -75,13 +74,7 @@ def command(
       joulelab import-study --spans runs.csv --power smi.csv --out imported
       joulelab import-study --spans runs.csv --power power.csv --telemetry smi.csv --out imported
     """
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            "a study needs more packages",
-            why=f"{', '.join(missing)} cannot be imported",
-            hint="run pip install 'joulelab[study]'",
-        )
+    require_packages("cannot import a study", _NEEDED, "study")
     from joulelab.findings.tables import StudyTables, write_results  # noqa: PLC0415
     from joulelab.import_study.descriptions import Sample, describe_machine  # noqa: PLC0415
     from joulelab.import_study.run_spans import read_run_spans  # noqa: PLC0415

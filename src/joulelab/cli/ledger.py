@@ -19,7 +19,7 @@ from joulelab.cli.output import (
     write_text,
 )
 from joulelab.cli.runs import tag
-from joulelab.errors import UserError
+from joulelab.errors import UserError, optional_packages
 from joulelab.ledger.emissions import emissions_csv
 from joulelab.ledger.group import KEYS, UNTAGGED, parse_day
 from joulelab.ledger.ledger import Ledger, read_ledger
@@ -143,11 +143,8 @@ def show(
 def _write_page(path: Path, ledger: Ledger) -> None:
     if not ledger.entries:
         raise UserError("there is no run for a page")
-    try:
+    with optional_packages("cannot make a page", "study"):
         from joulelab.report.ledger_page import write_ledger_page  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        why, hint = f"{error.name} is not installed", "run pip install 'joulelab[study]'"
-        raise UserError("a page needs more packages", why=why, hint=hint) from error
     with progress("making the page"):
         write_ledger_page(path, ledger)
 

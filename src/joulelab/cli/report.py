@@ -10,7 +10,7 @@ import click
 
 from joulelab.cli.options import complete_run
 from joulelab.cli.output import echo, print_json, progress
-from joulelab.errors import UserError
+from joulelab.errors import UserError, optional_packages
 from joulelab.layout import write_lines
 from joulelab.runs.study_runs import is_study
 
@@ -72,7 +72,7 @@ def command(
         raise click.MissingParameter(param_hint="'RUN|STUDY ...'", param_type="argument")
     if paper and trace:
         raise UserError("--trace has no effect with --paper", hint="leave out one of them")
-    try:
+    with optional_packages("cannot make a report", "study"):
         if paper:
             from joulelab.cli.report_paper import report_paper  # noqa: PLC0415
 
@@ -90,9 +90,6 @@ def command(
                 report = write_report(names, out, traces=trace)
             page, figures, screen = report.page, report.figures, report.screen
             tables = (*report.results, *report.tables)
-    except ModuleNotFoundError as error:
-        why, hint = f"{error.name} is not installed", "run pip install 'joulelab[study]'"
-        raise UserError("a report needs more packages", why=why, hint=hint) from error
     if as_json:
         lists = {"figures": list(map(str, figures)), "tables": list(map(str, tables))}
         found = {"key_findings": screen.to_json()} if screen else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import sys
 from collections import Counter
@@ -13,7 +12,7 @@ import click
 
 from joulelab.cli.options import complete_plan
 from joulelab.cli.output import echo, output_console, print_json, value_table
-from joulelab.errors import UserError
+from joulelab.errors import UserError, require_packages
 from joulelab.format import count, finite_or_none, interval, join_words, number
 from joulelab.layout import write_lines
 from joulelab.models.registry import check_factory
@@ -93,12 +92,7 @@ def command(
       joulelab study paper-profile --out mine    the paper's 16 models in short windows
       joulelab study paper --on slurm            spread over the nodes of a cluster
     """
-    if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
-        raise UserError(
-            "a study needs more packages",
-            why=f"{', '.join(missing)} cannot be imported",
-            hint="run pip install 'joulelab[study]'",
-        )
+    require_packages("cannot run a study", _NEEDED, "study")
     from joulelab.fleet.engines import engine_named  # noqa: PLC0415
     from joulelab.study.plan_file import load_plan, preset_names  # noqa: PLC0415
     from joulelab.study.runner import list_cells, run_study  # noqa: PLC0415

@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Literal, Self
 
-import psutil
-
+from joulelab.parallel import usable_cpus
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.host_hardware import cpu_limit
 
@@ -119,9 +118,8 @@ class Load:
 
 def usable_threads() -> int:
     """Return how many hardware threads a load of this process can use."""
-    allowed = len(psutil.Process().cpu_affinity()) if psutil.LINUX else psutil.cpu_count() or 1
     limit = cpu_limit()
-    return allowed if limit is None else max(1, min(allowed, round(limit)))
+    return usable_cpus() if limit is None else max(1, min(usable_cpus(), round(limit)))
 
 
 def main(kind: str) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 
-from joulelab.errors import UserError
+from joulelab.errors import UserError, optional_packages
 from joulelab.fleet.host import Job, decode, run_job
 from joulelab.format import shorten
 from joulelab.sensors.discovery import ENVIRONMENT as SENSORS_ENVIRONMENT
@@ -65,14 +65,8 @@ class RayEngine:
     name = "ray"
 
     def __init__(self, store: StudyStore, plan: Plan) -> None:
-        try:
+        with optional_packages("cannot use Ray", "ray"):
             import ray  # noqa: PLC0415
-        except ImportError:
-            raise UserError(
-                "Ray needs another package",
-                why="ray is not installed",
-                hint="run pip install 'joulelab[ray]'",
-            ) from None
         self._ray: Any = ray
         self._plan = plan
         self._excluded: set[str] = set()

@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from joulelab.errors import StoreError, UserError
+from joulelab.errors import StoreError, UserError, optional_packages
 from joulelab.fleet.host import Job, decode, run_job
 from joulelab.storage import Lock, file_errors, make_private_directories, read_whole, write_whole
 from joulelab.study.plan import Plan
@@ -94,14 +94,8 @@ class SlurmEngine:
         self._cancel()
 
     def _make_executor(self) -> Any:
-        try:
+        with optional_packages("cannot use Slurm", "slurm"):
             import submitit  # noqa: PLC0415
-        except ImportError:
-            raise UserError(
-                "Slurm needs another package",
-                why="submitit is not installed",
-                hint="run pip install 'joulelab[slurm]'",
-            ) from None
         for program in ("sbatch", "srun", "squeue", "scancel", "sinfo"):
             if shutil.which(program) is None:
                 raise UserError(

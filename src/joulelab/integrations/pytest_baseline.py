@@ -11,7 +11,7 @@ from typing import Any, Self, TypedDict
 
 from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.energy.uncertainty import METRICS, find_boards, metric_value
-from joulelab.errors import UserError
+from joulelab.errors import UserError, optional_packages
 from joulelab.format import count, interval, is_undetermined, number, undetermined
 from joulelab.machine import Machine, describe
 from joulelab.sensors.sensor import Provenance
@@ -130,14 +130,9 @@ def _energy(run: Mapping[str, Any]) -> Energy:
 
 def _compare(runs: Sequence[tuple[Energy, Boards]], tolerance: float) -> BaselineResult:
     """Compare the last run with those before it, on the components that all of them have."""
-    try:
+    with optional_packages("cannot compare with a baseline", "study"):
         from joulelab.compare.compare import estimate_effect  # noqa: PLC0415
         from joulelab.stats.difference import Cell, Repeats  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"baselines need {error.name}, which is not installed",
-            hint="run pip install 'joulelab[study]'",
-        ) from error
     common = frozenset.intersection(*(frozenset(energy.components) for energy, _ in runs))
     values = [metric_value(METRICS["gross_j"], energy, on, common) for energy, on in runs]
     if not all(one.value > 0 for one in values):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from joulelab.carbon.costs import J_PER_KWH
-from joulelab.errors import JoulelabError, UserError
+from joulelab.errors import JoulelabError, UserError, optional_packages
 from joulelab.format import count, finite_or_none, with_ends
 from joulelab.ledger.entries import Entry, OnError, find_entries, price_entries, record_directories
 from joulelab.ledger.group import (
@@ -318,11 +318,8 @@ def _of_tables(
     table_file: Path | None,
 ) -> Ledger:
     """Add up tables, and entries that are not in them, by columns."""
-    try:
+    with optional_packages("cannot use a table of records", "study"):
         from joulelab.ledger import records_table as table  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        why, hint = f"{error.name} is not installed", "run pip install 'joulelab[study]'"
-        raise UserError("a table of records needs more packages", why=why, hint=hint) from error
     records = table.as_table(entries)
     if tables:
         records = table.concatenate([table.read_tables(tables), records])

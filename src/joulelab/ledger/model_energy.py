@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 
 from joulelab.energy.energy import Energy
 from joulelab.energy.uncertainty import find_boards, gross_energy
-from joulelab.errors import UserError, nearest
+from joulelab.errors import UserError, nearest, optional_packages
 from joulelab.format import count, join_words
 from joulelab.ledger.scenarios import ModelEnergy, Unit
 from joulelab.runs.record import Run, is_run
@@ -231,7 +231,7 @@ def _over_repeats(
     values, divisors = zip(*(of_cell(run) for run in runs), strict=True)
     n, divisor = len(values), math.fsum(divisors)
     ratio = UncertainValue.total(values).per(divisor)
-    try:
+    with optional_packages("cannot compute the mean of repeats", "study"):
         half = _half_width(runs, *summarized) if summarized else None
         if half is not None:
             own = math.sqrt(max((half / COVERAGE_FACTOR) ** 2 - ratio.shared_uncertainty**2, 0.0))
@@ -239,12 +239,6 @@ def _over_repeats(
         if n == 1:
             return ratio
         from scipy.special import stdtrit  # noqa: PLC0415
-    except ImportError as error:
-        raise UserError(
-            "the mean of repeats needs more packages",
-            why=str(error),
-            hint="run pip install 'joulelab[study]', or name one run",
-        ) from error
     residuals = (one.value - ratio.value * d for one, d in zip(values, divisors, strict=True))
     standard_error = math.hypot(*residuals) * math.sqrt(n / (n - 1)) / divisor
     # Student's t for a few repeats, as a standard uncertainty for the normal quantile (GUM G.3).

@@ -49,7 +49,6 @@ from joulelab.llm.sweep import find_knee
 from joulelab.llm.text import costs_of
 from joulelab.llm.token_attribution import attribute
 from joulelab.meter import IDLE_SPAN, Meter
-from joulelab.sensors.simulated import SimulatedMachine
 from joulelab.storage import file_errors, write_whole, writing
 
 Watch = Callable[[str, LevelLoad | None], None]
@@ -83,7 +82,6 @@ def run_bench(
     options: BenchOptions,
     directory: Path,
     *,
-    sensors: Sequence[str] | SimulatedMachine | None = None,
     watch: Watch = lambda *_: None,
 ) -> BenchResult:
     """Load a server level by level and measure the energy of this machine.
@@ -95,7 +93,6 @@ def run_bench(
         client: The server.
         options: Load, prompts and idle time.
         directory: A new or empty directory.
-        sensors: Sensors to read. Default: all.
         watch: Called at each stage, and twice a second during a level.
 
     Raises:
@@ -109,7 +106,7 @@ def run_bench(
     prompts = None
     if options.prompts is not None:
         prompts = read_prompts(options.prompts, options.outputs, seed=options.seed)
-    bench = asyncio.run(_run(client, options, prompts, directory, sensors, watch))
+    bench = asyncio.run(_run(client, options, prompts, directory, watch))
     watch("computing energies", None)
     result = bench.result()
     log = RequestLog.joined([one.requests for one in result.levels]).shifted(bench.unix_zero_s)
@@ -126,7 +123,6 @@ async def _run(
     options: BenchOptions,
     prompts: list[Prompt] | None,
     directory: Path,
-    sensors: Sequence[str] | SimulatedMachine | None,
     watch: Watch,
 ) -> _Bench:
     """Connect to the server, then run all levels."""
@@ -156,7 +152,7 @@ async def _run(
         # Idle power that was saved is that of a machine without the server.
         idle = Baseline(())
         measured = options.is_measured
-        meter = Meter(sensors, directory=directory, baseline=idle) if measured else None
+        meter = Meter(directory=directory, baseline=idle) if measured else None
         bench = _Bench(options, client, generator, meter, tokenizer, watch, notes)
         with meter or nullcontext():
             await bench.run()

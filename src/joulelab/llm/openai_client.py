@@ -17,18 +17,12 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from joulelab.errors import JoulelabError, UserError
+from joulelab.errors import JoulelabError, UserError, optional_packages
 from joulelab.format import join_words, shorten
 from joulelab.llm.server_counters import ReplyCounts, reply_counts
 
-try:
+with optional_packages("cannot send requests to a server", "llm"):
     import aiohttp
-except ImportError as _error:  # pragma: no cover - the tests have it
-    raise UserError(
-        "requests to a server need another package",
-        why=str(_error),
-        hint="run pip install 'joulelab[llm]'",
-    ) from _error
 
 Api = Literal["completions", "chat"]
 PATHS: Mapping[Api, str] = {"completions": "completions", "chat": "chat/completions"}
@@ -60,7 +54,6 @@ class _Delta(msgspec.Struct):
 class _Choice(msgspec.Struct):
     text: str | None = None
     delta: _Delta | None = None
-    finish_reason: str | None = None
 
     @property
     def has_text(self) -> bool:

@@ -22,7 +22,7 @@ import importlib
 import re
 from typing import TYPE_CHECKING, Any
 
-from joulelab.errors import UnknownModelError, UserError, nearest
+from joulelab.errors import UnknownModelError, UserError, nearest, optional_packages
 from joulelab.format import join_words
 from joulelab.models.language_models import (
     TOKENS,
@@ -206,12 +206,8 @@ def check_factory(name: str) -> None:
 
 def require_torch() -> None:
     """Raise a UserError that names the extra to install if PyTorch is missing."""
-    try:
+    with optional_packages("cannot build models", "study"):
         import torch  # noqa: F401, PLC0415 - names are listed and checked without torch
-    except ModuleNotFoundError as error:
-        raise UserError(
-            "models need PyTorch", why=str(error), hint="run pip install 'joulelab[study]'"
-        ) from error
 
 
 def build_model(

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import bisect
 import mmap
-import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +17,7 @@ from numpy.typing import NDArray
 from joulelab.arrays import Floats, Integers
 from joulelab.errors import TraceError
 from joulelab.format import count
+from joulelab.parallel import each
 from joulelab.recording.span_columns import SpanColumns, SpanTable
 from joulelab.recording.trace_format import CHECK, EVENTS_FILE, READINGS_FILE, RECORD_SIZE
 from joulelab.recording.trace_schema import parse_event, parse_header, read_header_line
@@ -33,11 +31,7 @@ BLOCK = 1 << 18
 """Number of records that are read and checked at a time: they fit a processor's cache."""
 RECORDS_AT_A_TIME = 1 << 16
 """Number of records that are divided by channel at a time: larger arrays are new memory each."""
-THREADS = 4
-"""Number of blocks worked on at a time, if there are as many cores."""
 Timestamps = Integers
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class Readings(NamedTuple):
@@ -361,19 +355,6 @@ class _MappedSeries(Sequence[Readings]):
         except OSError:
             # A removed file keeps its pages for those who have mapped it.
             return len(self._records)
-
-
-def each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """Work on several items at a time. NumPy releases the interpreter lock while it counts."""
-    # macOS does not say which cores a process may use.
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    threads = min(THREADS, len(items), cores)
-    # While the interpreter exits, there are no new threads.
-    if threads < 2 or not threading.main_thread().is_alive():
-        return [work(item) for item in items]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, items))
 
 
 def _in_order(t_ns: Timestamps, value: Floats) -> Readings:

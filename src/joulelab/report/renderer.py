@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import Any, Self
 import vl_convert
 
 from joulelab.errors import StoreError
+from joulelab.parallel import usable_cpus
 
 FORMATS = ("svg", "png", "pdf")
 MOST_PROCESSES = 4
@@ -82,7 +82,7 @@ class Renderer:
 
 def processes_for(runs: int) -> int:
     """Return how many processes are worth starting for the charts of a number of runs."""
-    return min(MOST_PROCESSES, os.cpu_count() or 1) if runs > _FEW_RUNS else 0
+    return min(MOST_PROCESSES, usable_cpus()) if runs > _FEW_RUNS else 0
 
 
 def render(specification: Mapping[str, Any], formats: Sequence[str]) -> Images:

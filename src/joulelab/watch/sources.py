@@ -19,7 +19,7 @@ from joulelab.carbon.costs import Costs
 from joulelab.carbon.site import local_costs
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import Energy
-from joulelab.errors import TraceError, UserError
+from joulelab.errors import TraceError, UserError, optional_packages
 from joulelab.machine import describe
 from joulelab.meter import Meter
 from joulelab.recording.trace import TraceReader
@@ -197,14 +197,8 @@ class StudySource:
     """A study that is running: its cells, their energy so far, and the current run."""
 
     def __init__(self, directory: Path) -> None:
-        try:
-            from joulelab.study import cells, plan_file, progress  # noqa: PLC0415 - an extra
-        except ImportError as error:
-            raise UserError(
-                "a study cannot be watched here",
-                why=f"{error.name} is not installed",
-                hint="pip install 'joulelab[study]'",
-            ) from error
+        with optional_packages("cannot watch a study", "study"):
+            from joulelab.study import cells, plan_file, progress  # noqa: PLC0415
         self._directory, self._texts = directory, progress
         study = read_study(directory)
         self._name = str(study.plan["name"])

@@ -29,7 +29,8 @@ from joulelab.energy.signal.timestamp_alignment import (
     spacing_s,
 )
 from joulelab.format import duration
-from joulelab.recording.trace import Readings, each
+from joulelab.parallel import each
+from joulelab.recording.trace import Readings
 from joulelab.sensors.plausibility import max_power_w, more_than_possible
 from joulelab.sensors.sensor import Channel
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from joulelab.arrays import Bools, Floats
 from joulelab.energy.signal.timestamp_alignment import GAP_FACTOR, spacing_s
-from joulelab.recording.trace import Readings, each
+from joulelab.parallel import each
+from joulelab.recording.trace import Readings
 from joulelab.sensors.plausibility import max_power_w
 from joulelab.sensors.sensor import Channel, Quantity
 

@@ -17,7 +17,8 @@ import numpy as np
 from joulelab.arrays import Bools, Floats, Indices
 from joulelab.energy.signal import ComponentCurve, Source, energy_curve, is_long
 from joulelab.energy.signal.thinning import HOLE_GRID_REACH, window_readings
-from joulelab.recording.trace import Readings, each
+from joulelab.parallel import each
+from joulelab.recording.trace import Readings
 
 SPANS_AT_A_TIME = 1 << 14  # They, and the readings around them, fit a processor's cache.
 MANY_SPANS = 4 * SPANS_AT_A_TIME  # Fewer spans are read off one curve.

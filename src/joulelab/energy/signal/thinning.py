@@ -24,7 +24,8 @@ from joulelab.energy.signal.timestamp_alignment import (
     spacing_s,
 )
 from joulelab.energy.signal.variability import POOL
-from joulelab.recording.trace import Readings, each
+from joulelab.parallel import each
+from joulelab.recording.trace import Readings
 from joulelab.sensors.sensor import Channel, Quantity
 
 MIN_READINGS = 1 << 17  # Shorter recordings are not thinned: integrating them takes tens of ms.
