@@ -19,9 +19,10 @@ from joulelab.energy.estimator import EnergyEstimator, mean_reading, totals_of
 from joulelab.energy.idle import IdleMeasurement, unchecked_since_ns
 from joulelab.errors import TraceError
 from joulelab.machine import describe
-from joulelab.recording.client import RecorderClient, RecorderOptions, open_recorder
+from joulelab.recording.client import RecorderClient, RecorderOptions
 from joulelab.recording.device_clock import CudaContexts
 from joulelab.recording.launcher import current_launch
+from joulelab.recording.recorder_choice import open_recorder
 from joulelab.recording.span_columns import Windows
 from joulelab.recording.spans import Span, SpanLog, innermost_log
 from joulelab.recording.trace import Trace, TraceReader, missing_trace

@@ -7,8 +7,9 @@ import subprocess
 import pytest
 
 from joulelab.errors import RecorderError
-from joulelab.recording import client
-from joulelab.recording.client import RecorderOptions, open_recorder
+from joulelab.recording import client, recorder_choice
+from joulelab.recording.client import RecorderOptions
+from joulelab.recording.recorder_choice import open_recorder
 
 OPTIONS = RecorderOptions(["simulated"], None)
 
@@ -16,8 +17,8 @@ OPTIONS = RecorderOptions(["simulated"], None)
 def test_a_recorder_that_failed_before_it_began_is_not_waited_for(tmp_path, monkeypatch):
     """The wrapper begins its record once its recorder has begun, or has failed to."""
     (tmp_path / "run.json").touch()
-    monkeypatch.setenv(client.ENVIRONMENT, str(tmp_path))
-    monkeypatch.setattr(client, "JOIN_TIMEOUT_S", 1e9)
+    monkeypatch.setenv(recorder_choice.ENVIRONMENT, str(tmp_path))
+    monkeypatch.setattr(recorder_choice, "JOIN_TIMEOUT_S", 1e9)
     recorder = open_recorder(None, RecorderOptions(None, None))
     assert recorder.not_joined.startswith("did not join, recording on its own instead")
     assert recorder.private

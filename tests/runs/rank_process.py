@@ -7,7 +7,8 @@ import types
 from pathlib import Path
 
 import joulelab
-from joulelab.recording.client import RecorderOptions, open_recorder
+from joulelab.recording.client import RecorderOptions
+from joulelab.recording.recorder_choice import open_recorder
 
 
 def answer(**values):

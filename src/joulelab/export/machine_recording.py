@@ -10,7 +10,8 @@ from pathlib import Path
 
 from joulelab.errors import JoulelabError, TraceError
 from joulelab.export.counters import EnergyCounters
-from joulelab.recording.client import RecorderOptions, open_recorder
+from joulelab.recording.client import RecorderOptions
+from joulelab.recording.recorder_choice import open_recorder
 from joulelab.sensors.sensor import Absence
 from joulelab.watch.follower import TraceFollower
 

@@ -208,7 +208,8 @@ def _reason(error: Exception) -> str:
 
 
 def _recorder(options: Options, directory: Path, before: InterfaceBytes) -> RecorderClient:
-    from joulelab.recording.client import RecorderOptions, open_recorder  # noqa: PLC0415
+    from joulelab.recording.client import RecorderOptions  # noqa: PLC0415
+    from joulelab.recording.recorder_choice import open_recorder  # noqa: PLC0415
 
     return open_recorder(
         directory,

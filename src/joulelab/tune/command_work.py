@@ -15,7 +15,8 @@ from typing import Self
 from joulelab.controls.borrowing import Borrowed
 from joulelab.errors import RecorderError, UserError
 from joulelab.meter import Meter
-from joulelab.recording.client import RecorderOptions, open_recorder
+from joulelab.recording.client import RecorderOptions
+from joulelab.recording.recorder_choice import open_recorder
 from joulelab.recording.trace_spans import Window
 from joulelab.run.process import LaunchError
 from joulelab.tune.device_knobs import gpus_in_use
