@@ -153,7 +153,7 @@ class Fit:
         forecaster = self._forecaster
         if forecaster is None or forecaster.stopped or not forecaster.pace.due or not self.in_epoch:
             return {}
-        counted = self._spans.tokens_so_far("epoch").processed
+        counted = self._spans.epoch_tokens().processed
         if not counted > self._recent_tokens:
             return {}
         assert self._spans.meter is not None

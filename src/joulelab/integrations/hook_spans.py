@@ -117,9 +117,9 @@ class HookSpans:
             self.tokens_in = lambda _: UNKNOWN_TOKENS
             return otherwise
 
-    def tokens_so_far(self, name: str) -> Tokens:
-        """Return the tokens of the innermost open span of that name; waits for the device."""
-        span = self.find(name)
+    def epoch_tokens(self) -> Tokens:
+        """Return the tokens of the open epoch so far; waits for the device."""
+        span = self.find("epoch")
         tokens = UNKNOWN_TOKENS if span is None else self._tokens.get(span, UNKNOWN_TOKENS)
         unknown: dict[str, float] = {}
         return Tokens.of_attributes(self._attempt(tokens.attributes, unknown)).scaled(self.replicas)

@@ -31,18 +31,11 @@ class LightningHooks(EnergyHooks):
 
     Args:
         meter: Meter to use. Default: a new one for each call of the trainer.
-        steps: Whether to record a span for each step, which takes about 0.5 kB of memory.
-        forecast: Whether to log a forecast of the fit; needs SciPy.
-        wh: Whether to log gross energies in Wh, too.
-        quiet: Whether to leave out the summary in Lightning's log at the end of a fit, and the
-            result of tuning.
-        tune: Lower the energy of a fit while it runs: a :class:`joulelab.Tune`.
-        tracker: Experiment trackers that get the record, as :class:`joulelab.Meter` takes them,
-            unless a meter is given. Default: those of the trainer's loggers, and those in which a
-            run is active.
         samples_in: Counts the samples of a batch. Default: the length of its first tensor.
         tokens_in: Counts the tokens of a batch. Default: those of all ``input_ids`` in it, without
             padding if there is an ``attention_mask``.
+        **options: Further arguments of :class:`~joulelab.integrations.callback.EnergyHooks`. The
+            summary at the end of a fit goes to Lightning's log.
     """
 
     _logger: ClassVar[logging.Logger]
