@@ -23,6 +23,8 @@ _SHORT_COMMAND = re.compile(r"`[^`]{1,24}`")
 _NO_BREAK = "\xa0"
 _LABEL = re.compile(r"- | *\S+(?: \S+)? {2,}|")
 _WIDEST_LABEL = 16
+_LEAST_LABEL = 10
+"""Columns of labels, or more if one needs them."""
 
 
 def terminal_width(stream: IO[str]) -> int | None:
@@ -73,16 +75,13 @@ def wrap(text: str, width: int | None) -> str:
     return "\n".join(lines).replace(_NO_BREAK, " ")
 
 
-def labelled(
-    lines: Sequence[Line], width: int | None, *, label_width: int = 10, is_dim: bool = False
-) -> str:
+def labelled(lines: Sequence[Line], width: int | None, *, is_dim: bool = False) -> str:
     """Format labelled lines in two columns; a label that repeats is shown once.
 
     Args:
         lines: Labels and texts, which are made printable. A line feed in a text becomes two
             spaces if the text then fits.
         width: Columns of the terminal; ``None`` for any number.
-        label_width: Columns of the labels, or more if one needs them.
         is_dim: Print labels dim.
 
     Example:
@@ -92,7 +91,7 @@ def labelled(
                   on average
                   net unknown
     """
-    label_width = max(label_width, *(len(label) + 1 for label, _ in lines), 0)
+    label_width = max(_LEAST_LABEL, *(len(label) + 1 for label, _ in lines), 0)
     before, after = ("\x1b[2m", "\x1b[0m") if is_dim else ("", "")
     room = None if width is None else width - label_width
     last = ""

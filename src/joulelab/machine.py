@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import metadata
@@ -164,7 +163,7 @@ def describe(visible: str | None = None, device_order: str | None = None) -> Mac
         gpus=_gpus(visible, device_order),
         virtualization=_virtualization(cpu.virtual),
         python=platform.python_version(),
-        packages=_versions(PACKAGES),
+        packages=_versions(),
     )
 
 
@@ -256,9 +255,9 @@ def _virtualization(virtual: bool) -> str | None:
     return ", ".join(parts) or None
 
 
-def _versions(names: Sequence[str]) -> dict[str, str]:
+def _versions() -> dict[str, str]:
     found = {}
-    for name in names:
+    for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found

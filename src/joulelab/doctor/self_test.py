@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -22,7 +22,6 @@ from joulelab.meter import IDLE_SPAN, Meter
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Provenance
-from joulelab.sensors.simulated import SimulatedMachine
 
 DURATION_S = 50.0
 PAUSE_SHARE = 0.4
@@ -69,27 +68,21 @@ class SelfTest:
         }
 
 
-def run_self_test(
-    sensors: Sequence[str] | SimulatedMachine | None = None,
-    duration_s: float = DURATION_S,
-    on_phase: Callable[[str], None] = lambda _: None,
-) -> SelfTest:
+def run_self_test(duration_s: float, on_phase: Callable[[str], None]) -> SelfTest:
     """Test the sensors of this machine with a pause and a load.
 
     Args:
-        sensors: What to read, as for :class:`~joulelab.meter.Meter`.
         duration_s: Duration of the pause and the loads together.
         on_phase: Called with what is being done.
 
     Raises:
-        UserError: A requested sensor does not exist.
         RecorderError: The recorder did not start.
     """
     on_phase("timing spans")
     span_s = _span_cost_s()
     with ExitStack() as stack:
         on_phase("opening the sensors")
-        meter = stack.enter_context(Meter(sensors, own_recorder=True))
+        meter = stack.enter_context(Meter(own_recorder=True))
         pause_s = PAUSE_SHARE * duration_s
         on_phase(f"pausing for {duration(pause_s)}: please do not use the machine")
         pause, costs = _pause(meter, pause_s, span_s)

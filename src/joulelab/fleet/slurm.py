@@ -260,17 +260,17 @@ class SlurmEngine:
             return None
         self._asked_s = time.monotonic()
         try:
-            return self._states("all")
+            return self._states()
         except UserError:
             return None
 
-    def _states(self, which: str) -> dict[str, tuple[str, str, str]]:
+    def _states(self) -> dict[str, tuple[str, str, str]]:
         lines = _ask(
             "squeue",
             "--noheader",
             f"--user={getpass.getuser()}",
             f"--name={self._job_name}",
-            f"--states={which}",
+            "--states=all",
             "--format=%i|%T|%N|%r",
         ).splitlines()
         rows = [line.strip().split("|", 3) for line in lines if line.count("|") == 3]
@@ -281,7 +281,7 @@ class SlurmEngine:
         deadline_s = time.monotonic() + CANCEL_S
         while ids := [
             job
-            for job, (state, *_) in self._states("all").items()
+            for job, (state, *_) in self._states().items()
             if state in _ALIVE or state == "COMPLETING"
         ]:
             _ask("scancel", *ids)

@@ -36,6 +36,7 @@ TOLERANCE = 0.01
 """Client and server agree if their totals differ by at most this."""
 
 _TIMEOUT_S = 5.0
+_POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,15 +149,15 @@ async def read_counters(session: aiohttp.ClientSession, base_url: str) -> Server
 
 
 async def read_final_counters(
-    session: aiohttp.ClientSession, base_url: str, *, interval_s: float = 0.2
+    session: aiohttp.ClientSession, base_url: str
 ) -> ServerCounters | None:
     """Read a server's counts once they no longer change, at most 5 s later.
 
     A server may count a request after it has answered it.
     """
     latest = await read_counters(session, base_url)
-    for _ in range(round(_TIMEOUT_S / interval_s)):
-        await asyncio.sleep(interval_s)
+    for _ in range(round(_TIMEOUT_S / _POLL_S)):
+        await asyncio.sleep(_POLL_S)
         previous, latest = latest, await read_counters(session, base_url)
         if latest == previous and not (latest and latest.running > 0):
             break

@@ -44,7 +44,6 @@ def characterize(
     model: nn.Module,
     input_shape: Sequence[int] = (3, 32, 32),
     *,
-    device: torch.device | str | None = None,
     name: str | None = None,
 ) -> Characteristics:
     """Measure the size of a model and count the multiply-accumulate operations of one sample.
@@ -67,8 +66,6 @@ def characterize(
         input_shape: Shape of one sample, without the batch: ``(channels, height, width)``, or
             ``(tokens,)`` for a model that takes token ids. A model of transformers that has an
             encoder and a decoder reads and writes as many.
-        device: Device of a real forward pass, if one is needed; default: that of the first
-            parameter, else the CPU.
         name: Name of the model in errors; default: its class.
 
     Raises:
@@ -88,7 +85,7 @@ def characterize(
     count = sum(tensor.numel() for tensor in parameters)
     parameter_bytes = sum(tensor.nbytes for tensor in parameters)
     buffer_bytes = sum(tensor.nbytes for tensor in buffers)
-    macs = _macs(model, input_shape, None if device is None else torch.device(device), name)
+    macs = _macs(model, input_shape, name)
     return Characteristics(
         parameters=count,
         trainable_parameters=sum(t.numel() for t in parameters if t.requires_grad),
@@ -209,12 +206,9 @@ def _refuse_unreadable(model: nn.Module, name: str) -> None:
             )
 
 
-def _macs(
-    model: nn.Module, input_shape: Sequence[int], device: torch.device | None, name: str
-) -> int:
+def _macs(model: nn.Module, input_shape: Sequence[int], name: str) -> int:
     first = next(model.parameters(), None)
-    if device is None:
-        device = torch.device("cpu") if first is None or first.is_meta else first.device
+    device = torch.device("cpu") if first is None or first.is_meta else first.device
     with training_mode(model, False), torch.no_grad(), countable_experts(model):
         for without_data in (on_meta, on_fake_tensors):
             try:

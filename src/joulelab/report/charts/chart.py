@@ -161,7 +161,7 @@ class Chart:
         """
         shown = self.shown(selected)
         view = filled(self.specification, names, shown)
-        view |= unnamed_title(shown, WIDTH_PX - _AXIS_PX)
+        view |= _unnamed_title(shown)
         columns, rows = plain_values(shown)
         if isinstance(view["height"], dict):
             # Vega-Lite fits the width only for a height in pixels.
@@ -192,16 +192,11 @@ def filled(
     return made
 
 
-def unnamed_title(rows: pd.DataFrame, width_px: float) -> dict[str, Any]:
-    """Return a title that lists the points without room for a name; empty if there are none.
-
-    Args:
-        rows: With the column :data:`LABEL`, or without names.
-        width_px: Width of the plot.
-    """
+def _unnamed_title(rows: pd.DataFrame) -> dict[str, Any]:
+    """Return a title that lists the points without room for a name; empty if there are none."""
     if LABEL not in rows:
         return {}
-    at = sum(width_px >= least for least in LABEL_WIDTHS_PX[1:-1])
+    at = sum(least <= WIDTH_PX - _AXIS_PX for least in LABEL_WIDTHS_PX[1:-1])
     places = zip(rows["model"], rows[LABEL], strict=True)
     names = [name for name, of_row in places if isinstance(of_row, list) and of_row[at] is None]
     if not names:

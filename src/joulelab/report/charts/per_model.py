@@ -14,7 +14,6 @@ from joulelab.report.charts.chart import Chart, NothingToDraw, Remark, Selector,
 from joulelab.report.charts.dots import ROW_PX, dashed_line, dots
 from joulelab.report.charts.style import (
     FOR_UNITS,
-    PER,
     PHASE_PANELS,
     PHASES,
     QUANTITIES,
@@ -40,7 +39,7 @@ _PAIR_ROW_PX = 27
 def energy(analysis: Analysis) -> Chart:
     """Chart energy for 1,000 samples or tokens, net of idle and gross, with 95 % intervals."""
     measured = analysis.tables.measurements
-    parts = {name: interval_rows(measured, f"{name}_j_per_unit", PER) for name in QUANTITIES}
+    parts = {name: interval_rows(measured, f"{name}_j_per_unit") for name in QUANTITIES}
     table = pd.concat(
         [part.assign(quantity=name) for name, part in parts.items()], ignore_index=True
     )
@@ -58,7 +57,7 @@ def energy(analysis: Analysis) -> Chart:
             *axes_remarks(axis), shared_remark(),
         ),
         alt=f"Energy {FOR_UNITS} of each model in each phase, with intervals. "
-        f"{extremes(table, 'uses the least', 'the most')}",
+        f"{extremes(table, 'uses')}",
         specification=specification(view),
         table=table,
         panels=PHASE_PANELS,
@@ -72,7 +71,7 @@ def _axis(title: str, also: str = "") -> Axis:
 
 def duration(analysis: Analysis) -> Chart:
     """Chart time for 1,000 samples or tokens in each phase (Fig. 2 of the paper)."""
-    table = interval_rows(analysis.tables.measurements, "duration_s_per_unit", PER)
+    table = interval_rows(analysis.tables.measurements, "duration_s_per_unit")
     if table.empty:
         raise NothingToDraw("no run has a known duration")
     rank = table["phase"].map(list(PHASES).index)
@@ -94,7 +93,7 @@ def duration(analysis: Analysis) -> Chart:
             *axes_remarks(axis), shared_remark(),
         ),
         alt=f"Time {FOR_UNITS} of each model in each phase. "
-        f"{extremes(table, 'takes the least', 'the most')}",
+        f"{extremes(table, 'takes')}",
         specification=specification(view),
         table=table,
         single=Single(part="phase", parts=schema.PHASES),

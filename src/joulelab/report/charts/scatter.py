@@ -115,7 +115,7 @@ def _predictor_points(measured: pd.DataFrame) -> pd.DataFrame:
     """Return a row per model, phase, quantity and predictor that a logarithm can show."""
     parts = []
     for quantity in QUANTITIES:
-        rows = interval_rows(measured, f"{quantity}_j_per_unit", PER)
+        rows = interval_rows(measured, f"{quantity}_j_per_unit")
         for name in PREDICTORS:
             x = measured.loc[rows.index, _COLUMNS.get(name, name)].astype("float64")
             parts.append(rows.assign(quantity=quantity, predictor=name, x=x, mark="point"))
@@ -206,13 +206,10 @@ def _time_view(
 
 def _with_measured_ends(table: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     """Add the intervals of time and energy; that of a residual is as wide as that of its energy."""
-    time = interval_rows(measured, "duration_s_per_unit", PER).drop(columns=["value", "n"])
+    time = interval_rows(measured, "duration_s_per_unit").drop(columns=["value", "n"])
     time = time.rename(columns={"low": "time_low", "high": "time_high"})
     energy = pd.concat(
-        [
-            interval_rows(measured, f"{name}_j_per_unit", PER).assign(quantity=name)
-            for name in QUANTITIES
-        ]
+        [interval_rows(measured, f"{name}_j_per_unit").assign(quantity=name) for name in QUANTITIES]
     ).drop(columns=["value", "shared_runs"])
     table = table.merge(time, on=["group", "phase", "model"], how="left")
     table = table.merge(energy, on=["group", "phase", "model", "quantity"], how="left")

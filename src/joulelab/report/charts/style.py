@@ -189,13 +189,13 @@ def caption(*parts: str | Remark) -> tuple[Remark, ...]:
     return tuple(Remark(one) if isinstance(one, str) else one for one in parts if one)
 
 
-def interval_rows(table: pd.DataFrame, column: str, factor: float = 1.0) -> pd.DataFrame:
-    """Return group, model, phase, value, interval, n and :data:`SHARED` of a measured column."""
+def interval_rows(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return a measured column for :data:`PER` units, with its interval and what identifies it."""
     known = table[table[column].notna()]
     return known[["group", "phase", "model", SHARED]].assign(
-        value=known[column] * factor,
-        low=known[f"{column}_low"] * factor,
-        high=known[f"{column}_high"] * factor,
+        value=known[column] * PER,
+        low=known[f"{column}_low"] * PER,
+        high=known[f"{column}_high"] * PER,
         n=known[f"{column}_n"].astype(int),
     )
 
@@ -237,7 +237,7 @@ def model_colour(models: Sequence[str]) -> alt.Color | alt.Value:
     )
 
 
-def extremes(table: pd.DataFrame, least: str, most: str) -> str:
+def extremes(table: pd.DataFrame, verb: str) -> str:
     """Name the models at the ends of what is shown first, one sentence per phase."""
     first = table[table["group"] == table["group"].iloc[0]]
     if "quantity" in first:
@@ -248,5 +248,5 @@ def extremes(table: pd.DataFrame, least: str, most: str) -> str:
         part = first[first["phase"] == phase].sort_values("value", kind="stable")
         if len(part) > 1:
             low, high = part["model"].iloc[0], part["model"].iloc[-1]
-            sentences.append(f"In {name.lower()}, {low} {least} and {high} {most}.")
+            sentences.append(f"In {name.lower()}, {low} {verb} the least and {high} the most.")
     return " ".join(sentences)
