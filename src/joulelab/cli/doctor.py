@@ -224,7 +224,7 @@ def _print(
 
 
 def _roles(channels: Sequence[Channel]) -> list[str]:
-    """Where each component's energy comes from, and what it contains."""
+    """State the source of each component's energy, and what it contains."""
     lines: dict[str, list[str]] = {}
     for channel in sorted(channels, key=lambda one: one.priority):
         text = channel_role(channel, channels)
@@ -239,7 +239,7 @@ def _roles(channels: Sequence[Channel]) -> list[str]:
 
 
 def _grouped(absences: Sequence[Absence]) -> dict[tuple[str, str], list[str]]:
-    """Components by the source that they lack, with reason and hint."""
+    """Group components by the source that they lack, with reason and hint."""
     found: dict[tuple[str, str], list[str]] = {}
     for one in absences:
         why = f"{one.reason}\n-> {one.hint}" if one.hint else one.reason

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from joulelab.runs.hosts import JobEnergies
 
 MOST_HOSTS = 32
-"""Of more hosts, equal components are added up."""
+"""For more hosts, their equal components are added up."""
 MOST_NOTES = 20
 
 

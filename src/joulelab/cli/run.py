@@ -15,7 +15,7 @@ _TYPES = {"phase": click.Choice(PHASES), "out": click.Path(), "json": click.Path
 
 
 def _options() -> list[click.Parameter]:
-    """The table of :mod:`joulelab.run.options` as click's options."""
+    """Return the table of :mod:`joulelab.run.options` as click's options."""
     values = [
         click.Option(
             [f"--{name}"],

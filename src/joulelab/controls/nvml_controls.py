@@ -162,7 +162,7 @@ def _call(control: Control, function: str, *arguments: int) -> Any:
 
 
 def _why(error: NvmlError) -> tuple[str, str]:
-    """The reason why a call failed, and the hint."""
+    """Return why a call failed, and the hint."""
     if error.code == NO_PERMISSION:
         return RIGHTS_REASON, RIGHTS_HINT
     if error.code in (NOT_SUPPORTED, FUNCTION_NOT_FOUND):

@@ -259,5 +259,5 @@ def _after_restart(control: Control | None, state: SavedState, found: float | No
 
 
 def _origin(state: SavedState) -> str:
-    """Which process had changed it, as the end of a note."""
+    """Name the process that had changed it, as the end of a note."""
     return f"which process {state.pid} had changed on {timestamp(state.unix_s)}"

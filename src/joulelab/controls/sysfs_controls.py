@@ -130,7 +130,7 @@ def find_hwmon_limits(first_gpu: int) -> tuple[list[Control], list[Absence]]:
 
 
 def _long_term(zone: Path) -> str:
-    """The name of the constraint on the mean power, as its files begin."""
+    """Return the name of the constraint on mean power, with which its files begin."""
     if _read_text(zone / "enabled") == "0":
         raise ControlError(f"limits of this package are disabled ({zone / 'enabled'} is 0)")
     for i in range(CONSTRAINTS):
@@ -140,7 +140,7 @@ def _long_term(zone: Path) -> str:
 
 
 def _gpu_hwmons() -> Iterator[tuple[Path, str]]:
-    """Each hwmon directory of a GPU with its driver, in the order of PCI addresses."""
+    """Return the hwmon directory of each GPU with its driver, in order of PCI addresses."""
     directory = system_root() / "class" / "hwmon"
     if directory.is_dir():
         hwmons = sorted(directory.iterdir(), key=lambda path: str((path / "device").resolve()))

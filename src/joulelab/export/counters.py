@@ -190,7 +190,7 @@ class EnergyCounters:
                 self.errors[channel.component, channel.source] += failed
 
     def _note_nesting(self, tail: Trace, answering: set[str]) -> None:
-        """Decide what is added. That holds for a recording: what is lost stays a part."""
+        """Decide which components are added. Those that are lost later remain parts."""
         if not answering <= self._seen:
             self._seen |= answering
             self._nesting = Nesting.of(
@@ -277,7 +277,7 @@ class EnergyCounters:
 
 
 class _Total:
-    """What is settled of a component's energy, and the most that was ever shown."""
+    """A component's settled energy, and the largest energy that was shown."""
 
     def __init__(self) -> None:
         self._settled: ComponentEnergy | None = None
@@ -297,7 +297,7 @@ class _Total:
 
 
 class _Plan(NamedTuple):
-    """What to measure of a component: stretches to settle, the stretch after them, the power."""
+    """Stretches of a component to measure: to settle, since then, and for the current power."""
 
     component: str
     settled: Sequence[Edges]

@@ -17,7 +17,7 @@ SELECTORS = {
     "{RUN}": f"{{{RUN}}}",
     "{RUN_PART}": f'{{{RUN}, role="part"}}',
 }
-"""What stands for a longer selector in the queries below."""
+"""Placeholders of the queries below, and the selectors that replace them."""
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 COLUMNS, HEIGHT = 24, 8
 

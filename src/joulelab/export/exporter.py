@@ -43,7 +43,7 @@ ENDED_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What is exported of the machine or of a run; what is unknown is NaN or missing."""
+    """Exported values of the machine or of a run; unknown ones are NaN or missing."""
 
     parts: Sequence[Part]
     spans: Sequence[SpanPart] = ()
@@ -188,7 +188,7 @@ class _Run:
         return psutil.pid_exists(self._recorder_pid)
 
     def is_over(self, now_ns: int) -> bool:
-        """Whether there is nothing more to show."""
+        """Report whether there is nothing more to show."""
         return self._is_lost or 0 < self._ended_ns < now_ns - ENDED_S * 1e9
 
     def update(self, costs: Costs) -> None:

@@ -65,7 +65,7 @@ class LiveRecordings:
 
 
 class _Arguments(TypedDict):
-    """What is needed of a recorder's arguments."""
+    """The fields of a recorder's arguments that are read here."""
 
     directory: str
 

@@ -47,7 +47,7 @@ class MachineRecording:
 
     @property
     def directories(self) -> set[Path]:
-        """Where its recorders write to."""
+        """The directories that its recorders write to."""
         return {one.client.directory for one in self._recorders()}
 
     def update(self) -> None:

@@ -1,4 +1,4 @@
-"""What the callbacks of all frameworks have in common."""
+"""The base class of the callbacks of all frameworks."""
 
 from __future__ import annotations
 
@@ -114,7 +114,9 @@ class EnergyHooks:
 
 
 def should_record(*, first: bool) -> bool:
-    """Whether this process records spans: the host's first, and any process of a launched job.
+    """Report whether this process records spans.
+
+    The host's first process does, and any process of a launched job.
 
     Processes of a job share one recorder per host. Others would start one each.
     """

@@ -58,7 +58,7 @@ ROUND_SPAN = "round"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientRound:
-    """What a client used and exchanged in a round, or a sum of such."""
+    """Energy and data of a client in a round, or a sum of several."""
 
     client: str = ""  # The client; empty in a sum over clients.
     round: int = 0  # The round; 0 in a sum over rounds.
@@ -196,7 +196,7 @@ class _Use(NamedTuple):
 
 
 _Purpose = tuple[str, str, int]
-"""What a part of a host's energy was used for, by which client, in which round."""
+"""Use of a part of a host's energy, the client and the round."""
 
 
 def add_up_clients(

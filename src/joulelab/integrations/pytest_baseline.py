@@ -27,7 +27,7 @@ SAVED_FIELDS = (
     *("source", "provenance", "duration_s", "gross_j", "gain_uncertainty"),
     *("offset_uncertainty_w", "edge_uncertainty_j"),
 )
-"""What is saved of each component."""
+"""Fields of a component that are saved."""
 
 Boards = Mapping[str, Hashable]
 

@@ -72,7 +72,7 @@ class LedgerRow:
 
     @property
     def network_j(self) -> tuple[float, float, float]:
-        """What networks used for them by their average, with its range, J: derived."""
+        """Energy of networks for their data, J: (average, low, high), derived from publications."""
         parts = [
             NetworkEnergy.of(one.run.exchanged.over_network, one.site.access).energy("average")
             for one in self.entries

@@ -21,7 +21,7 @@ DAYS = {"day": 1.0, "month": 365.25 / 12, "year": 365.25}
 """Mean lengths in days, Julian year."""
 
 Unit = Literal["request", "token"]
-"""What is counted: everywhere below, a request may be an output token instead."""
+"""Unit of inference. Below, "request" stands for either."""
 
 
 @dataclass(frozen=True, slots=True)

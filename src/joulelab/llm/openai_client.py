@@ -83,7 +83,7 @@ _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 
 @dataclass(slots=True)
 class Reply:
-    """What came back for one request. Times are CLOCK_MONOTONIC, ns."""
+    """The reply to one request. Times are CLOCK_MONOTONIC, ns."""
 
     prompt: str = ""  # The prompt.
     wanted_tokens: int = 0  # Number of tokens to generate.

@@ -55,7 +55,7 @@ class Activity:
 
     @cached_property
     def drivers(self) -> list[Driver]:
-        """What power may be proportional to."""
+        """The quantities to which power may be proportional."""
         return drivers_of(self.server)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What time before its timestamp a power reading stands for, and the mean of a rate over it."""
+"""Averaging window of power readings before their timestamps, and means of rates over it."""
 
 from __future__ import annotations
 

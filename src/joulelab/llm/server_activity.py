@@ -81,7 +81,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Driver:
-    """What power may be proportional to, with the parts that requests have in it."""
+    """A quantity to which power may be proportional, with each request's part of it."""
 
     name: str
     parts: tuple[Part, ...]
@@ -97,7 +97,7 @@ _Cells = tuple[Indices, Indices, Floats]
 
 @dataclass(frozen=True, eq=False)
 class ServerActivity:
-    """What the server did over time, by one assumption about what the client does not see."""
+    """Work of the server over time, under one assumption about what the client does not see."""
 
     prefill: Phase  # When each prompt was processed, and how many of its tokens were.
     decode: Phase  # When each output was generated, and how many tokens.

@@ -33,7 +33,7 @@ COST_TITLES = {
     "output_gross": "output, all energy",
     "all_gross": "both, all energy",
 }
-"""Which million tokens costs are of."""
+"""Kinds of tokens of which the cost of a million is shown."""
 
 
 class PerToken(NamedTuple):

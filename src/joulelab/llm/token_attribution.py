@@ -51,7 +51,7 @@ SHORTEST_WINDOW_S = 0.05
 UNKNOWN_SHARE = 0.25
 """Standard uncertainty of prefill's share from which nothing is known."""
 UNEXPLAINED_OFF = 1 / math.sqrt(12)
-"""That of a component whose power nothing explains: any share is as likely as any other."""
+"""The same for a component whose power nothing explains: every share is equally likely."""
 ASSUMED_OFF = 0.015
 """Standard uncertainty of prefill from the assumptions about the server, relative to it, or to
 decode where that is less. Simulated servers that differ from all assumptions have errors of 1 to

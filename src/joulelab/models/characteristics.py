@@ -29,7 +29,7 @@ _WEIGHTLESS = ContextVar("weightless", default=False)
 
 @dataclass(frozen=True, slots=True)
 class Characteristics:
-    """Size and work of a model. What several modules share counts once."""
+    """Size and work of a model. Tensors that several modules share count once."""
 
     parameters: int  # elements of all parameters, including frozen ones
     trainable_parameters: int  # elements of the parameters with requires_grad

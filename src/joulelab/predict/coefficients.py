@@ -139,7 +139,10 @@ def _stream_rate(sheet: Datasheet) -> float:
 
 
 def _product_j(sheet: Datasheet) -> float:
-    """A dense product at full rate draws about the power limit, half of it for other reasons."""
+    """Return the joules per FLOP of dense products.
+
+    At full rate they draw about the power limit, half of it for other reasons.
+    """
     return 0.45 * sheet.power_limit_w / _product_rate(sheet)
 
 

@@ -30,7 +30,7 @@ SCORE_BYTES = 4
 
 
 class Block(NamedTuple):
-    """What the configuration of an architecture does not state about its layers."""
+    """Details of an architecture's layers that its configuration does not state."""
 
     norms: int = 2  # normalisations of the residual stream
     head_norms: bool = False  # whether queries and keys are normalised

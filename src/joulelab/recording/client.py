@@ -39,7 +39,7 @@ PIPE_READ = 1 << 16
 
 
 class RecorderOptions(NamedTuple):
-    """What to record."""
+    """Sensors to record, and how often."""
 
     sensors: Sequence[str] | None  # The sensors to read; ``None``: all that the process may use.
     interval_s: float | None  # How often at least.
@@ -246,7 +246,7 @@ class RecorderClient:
         return max(0, bisect_right(list(lengths), written) - 1)
 
     def _has_finished(self) -> bool:
-        """Whether the trace is complete: nothing may be added any more."""
+        """Report whether the trace is complete: nothing may be added any more."""
         if self._stopped or self._connection.open:
             return self._stopped
         if not self.owned:
@@ -355,7 +355,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _introduction() -> Message:
-    """What the recorder needs to know about this process."""
+    """Describe this process to the recorder."""
     launch = current_launch()
     return {
         "pid": os.getpid(),
@@ -376,7 +376,7 @@ def _last_log_line(directory: Path) -> str:
 
 
 def _environment(*, all_gpus: bool) -> dict[str, str]:
-    """This process's environment, with this package, and with all GPUs for a shared recorder."""
+    """Return the recorder's environment: this one with this package; with all GPUs if shared."""
     package_parent = str(Path(__file__).resolve().parents[2])
     path = os.environ.get("PYTHONPATH", "")
     environment = {

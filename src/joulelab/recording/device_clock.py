@@ -176,7 +176,7 @@ class DeviceClock:
             self.time(events.popleft())
 
     def _reached(self, event: DeviceEvent) -> bool:
-        """Whether the device has reached an event, or probably never will."""
+        """Report whether the device has reached an event, or probably never will."""
         if event.near is not None or self.failure:
             return True
         try:
@@ -400,7 +400,7 @@ def gpus_with_context() -> list[str]:
 
 
 def _contexts(torch: Any) -> list[int]:
-    """CUDA's indices of the devices with a context; none if this PyTorch cannot list them."""
+    """Return CUDA's indices of devices with a context; none if this PyTorch cannot list them."""
     has_context = getattr(torch._C, "_cuda_hasPrimaryContext", None)
     if has_context is None:
         return []
@@ -412,7 +412,7 @@ def _contexts(torch: Any) -> list[int]:
 
 
 def _uuid(torch: Any, index: int) -> str | None:
-    """The UUID in NVML's form but without ``GPU-``; ``None`` if this PyTorch does not have it."""
+    """Return the UUID in NVML's form but without ``GPU-``; ``None`` if this PyTorch lacks it."""
     try:
         uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
     except RuntimeError:

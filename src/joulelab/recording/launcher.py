@@ -211,7 +211,7 @@ def _launch(launcher: str, environ: Mapping[str, str]) -> Launch | None:
 
 
 def _torch_agent(environ: Mapping[str, str]) -> str | None:
-    """The temporary directory that torchrun makes each time it is started.
+    """Return the temporary directory that torchrun makes each time it is started.
 
     Without it, processes left by a killed torchrun would belong to the job of the next.
     """
@@ -223,13 +223,13 @@ def _torch_agent(environ: Mapping[str, str]) -> str | None:
 
 
 def _number(environ: Mapping[str, str], *names: str) -> int | None:
-    """The first of these that is set, if it is a number."""
+    """Return the first of these variables that is set, if it is a number."""
     text = next((environ[name] for name in names if name in environ), "")
     return int(text) if text.isdecimal() else None
 
 
 def _parent() -> str:
-    """The launcher's pid and start time on this host."""
+    """Identify the launcher on this host by its pid and start time."""
     pid = os.getppid()
     try:
         started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
@@ -292,7 +292,7 @@ def _lock(descriptor: int, deadline_s: float) -> bool:
 
 
 def _is_same_file(path: Path, descriptor: int) -> bool:
-    """Whether the file was not removed since it was opened."""
+    """Report whether a path still names the file that was opened."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:

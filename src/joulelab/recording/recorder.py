@@ -73,7 +73,7 @@ _PIPE_READ = 1 << 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Introduction:
-    """What a process that joins says about itself."""
+    """Description of a process that joins, by itself."""
 
     pid: Count
     now_ns: Nanoseconds
@@ -260,14 +260,14 @@ class Recorder:
 
 
 def _channel_intervals_s(sensor: Sensor, least_s: float) -> list[float]:
-    """How often each channel is read: a GPU's do not all have a value whenever it is read."""
+    """Return how often each channel is read: a GPU's do not all have a value each time."""
     if isinstance(sensor, NvmlSensor):
         return [max(interval_s, least_s) for interval_s in sensor.intervals_s]
     return [least_s] * len(sensor.channels)
 
 
 def _staleness_ns(channel: Channel) -> int:
-    """How much older than its timestamp a value may be."""
+    """Return how much older than its timestamp a value may be."""
     return round(channel.update_period_s * 1e9) if channel.polled else 0
 
 

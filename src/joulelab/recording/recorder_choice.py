@@ -1,4 +1,4 @@
-"""Which recorder a process uses: one that runs already, its job's, or one of its own."""
+"""Choose the recorder of a process: one that runs already, its job's, or one of its own."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _shared_recorder(
 
 
 def _unused(directory: Path) -> Path:
-    """The directory, or a numbered one next to it if it has a recording already."""
+    """Return the directory, or a numbered one next to it if it has a recording already."""
     numbered = (f"{directory.resolve().name}-{number}" for number in itertools.count(2))
     others = (directory.resolve().with_name(name) for name in numbered)
     paths = itertools.chain([directory], others)
@@ -131,7 +131,7 @@ class _OtherHostError(RecorderError):
 
 
 def _is_of_other_host(header: TraceHeader) -> bool:
-    """Whether a recording is of another host, or of another node of Slurm on this machine."""
+    """Report whether a recording is of another host, or another node of Slurm on this machine."""
     is_this_machine = header.get("boot_id") == boot_id()
     if header.get("host", host_name()) == host_name():
         return False

@@ -21,7 +21,7 @@ from joulelab.validation import MOST_NS, InvalidData
 NONE = np.iinfo(np.int64).min
 """The parent of an outermost span, and the stop of an open one."""
 COLUMNS = ("name", "index", "parent", "thread", "start_ns", "stop_ns")
-"""Of a block's line. ``name`` is a position in the list of names."""
+"""Columns of a block's line. ``name`` is a position in the list of names."""
 SPAN = np.dtype(
     [
         ("pid", "<i4"),
@@ -232,5 +232,5 @@ def _unpack(packed: Mapping[str, Any]) -> NDArray[Any]:
 
 
 def _unsigned(value: int) -> np.uint64:
-    """Two's complement: differences of any two 64-bit integers fit into it."""
+    """Convert to two's complement, which holds differences of any two 64-bit integers."""
     return np.uint64(value % (1 << 64))

@@ -438,7 +438,7 @@ class SpanLog:
         return span
 
     def _resolved(self) -> list[tuple[int, int, int, int]]:
-        """Rows of the finished spans whose device times are known now, in the order they ended."""
+        """Return rows of the finished spans whose device times are now known, in order of ends."""
         windows: list[tuple[int, int, int, int]] = []
         done: list[Span] = []
         while self._on_device:
@@ -459,7 +459,7 @@ class SpanLog:
         return windows
 
     def _device_failure(self) -> list[bytes]:
-        """A line, once, that states why there are no more device times."""
+        """Return a line, once, that states why there are no more device times."""
         if self.device is None or not self.device.failure or self._reported_failure:
             return []
         self._reported_failure = True
@@ -474,7 +474,7 @@ _LOGS: weakref.WeakValueDictionary[int, SpanLog] = weakref.WeakValueDictionary()
 
 
 def _logs() -> list[SpanLog]:
-    """The existing logs, also while other threads make some."""
+    """Return the existing logs, also while other threads make some."""
     return [log for reference in _LOGS.valuerefs() if (log := reference()) is not None]
 
 

@@ -404,7 +404,7 @@ def _doubled(recordings: Iterable[HostRecording | _Found]) -> Iterator[str]:
 
 
 class _Extent(TypedDict):
-    """What of a record matters here."""
+    """The fields of a record that are read here."""
 
     kind: str
     start_ns: Nanoseconds | None

@@ -30,7 +30,7 @@ class Pruning:
 
     @property
     def size_bytes(self) -> int:
-        """What deleting frees."""
+        """Size of the files that would be deleted."""
         files = (file for run in self.runs for file in _files(run.directory))
         return sum(file.lstat().st_size for file in files)
 

@@ -30,7 +30,7 @@ EFFECT = (
     "the energies include what the other processes used, and the times are longer where they "
     "competed for the machine; no interval covers this"
 )
-"""What sharing does to the values of a run."""
+"""How other processes affect the values of a run."""
 
 
 def is_shared(energy: Energy) -> bool:
@@ -85,7 +85,7 @@ def shared_energies(run: Run) -> list[Energy]:
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """What other processes used during several runs."""
+    """Use of a machine by other processes during several runs."""
 
     total: int  # Number of runs.
     runs: tuple[str, ...]  # Names of the affected ones.

@@ -42,7 +42,7 @@ class StoredSpan(TypedDict):
 
 
 class StoredValues(TypedDict, total=False):
-    """What a study recorded of a phase, an epoch, a model or a cell: the columns of its tables."""
+    """Values of a phase, an epoch, a model or a cell: the columns of a study's tables."""
 
     batch_size: Count | None
     epochs: Count | None

@@ -43,7 +43,7 @@ class _Labels(TypedDict, total=False):
 
 
 class _Plan(TypedDict):
-    """What a reader needs of a plan."""
+    """The fields of a plan that are read here."""
 
     name: str
     models: list[str]

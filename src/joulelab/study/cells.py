@@ -37,7 +37,7 @@ EMPTY_BODY: dict[str, Any] = {
     "results": {},
     "epochs": [],
 }
-"""What a run without any measurement adds to its record."""
+"""The fields of the record of a run without any measurement."""
 
 Factors = Mapping[str, Any]
 """A model and a level of each of :data:`joulelab.runs.FACTORS`; ``device`` may be ``auto``."""

@@ -130,7 +130,7 @@ class Executor:
             _clear(device, compiled=factors["compile"])
 
     def _sensors_of(self, *devices: str) -> list[str] | None:
-        """The sensors of the plan, or else those of the host and of these devices alone."""
+        """Return the sensors of the plan, or else those of the host and of these devices alone."""
         if self._sensors or os.environ.get(SENSORS_ENVIRONMENT):
             return self._sensors
         gpus = [self._gpu_component(device) for device in devices if device != "cpu"]

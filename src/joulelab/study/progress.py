@@ -43,7 +43,7 @@ class Cost:
 
     @property
     def estimate(self) -> str:
-        """What of it is known, as an estimate; empty if nothing is."""
+        """The known parts as an estimate; empty if none is known."""
         time = "" if math.isnan(self.duration_s) else self.time_text
         energy = "" if math.isnan(self.energy_j) else self.energy_text
         known = ", ".join(filter(None, (time, energy)))
@@ -106,7 +106,7 @@ def cost_of_all(cells: Sequence[Cell], plan: Plan, runs: Sequence[Run]) -> Cost:
 
 
 def _energy_j(run: Run) -> float:
-    """Gross energy of all that a run did; NaN unless all of it was measured."""
+    """Return the gross energy of all that a run did; NaN unless all of it was measured."""
     spans = run.study.spans if run.study else ()
     whole = [span.energy.gross_j for span in spans if span.name in WHOLE_SPANS]
     return math.fsum(whole) if whole else math.nan

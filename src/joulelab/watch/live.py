@@ -89,7 +89,7 @@ def _watch_in_lines(source: Source, interval_s: float) -> None:
 
 
 def _is_in_foreground() -> bool:
-    """Whether this process may write to the terminal and read from it."""
+    """Report whether this process may write to the terminal and read from it."""
     try:
         return os.tcgetpgrp(sys.stdout.fileno()) == os.getpgrp()
     except OSError:

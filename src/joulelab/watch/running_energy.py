@@ -188,5 +188,5 @@ class PowerHistory:
 
 
 def have_same_components(first: Energy, second: Energy) -> bool:
-    """Whether the totals of both energies have the same components."""
+    """Report whether the totals of both energies have the same components."""
     return set(first.components) == set(second.components)

@@ -330,7 +330,7 @@ def running_runs() -> list[Path]:
 
 
 def is_this_boot(header: Mapping[str, Any]) -> bool:
-    """Whether a recording began after this machine was started."""
+    """Report whether a recording began after this machine was started."""
     return bool(header.get("boot_id")) and header["boot_id"] == boot_id()
 
 
@@ -353,7 +353,7 @@ def _is_recorder_alive(header: Mapping[str, Any]) -> bool:
 
 
 def _state(trace: GrowingTrace, snapshot: Snapshot) -> tuple[State, str]:
-    """Tell whether a recording continues, and how it ended."""
+    """Return whether a recording continues, and how it ended."""
     if trace.stop is not None:
         return "ended", str(trace.stop["reason"])
     is_silent = silent_s(trace.header, snapshot.newest_ns) > SILENT_S
@@ -363,7 +363,7 @@ def _state(trace: GrowingTrace, snapshot: Snapshot) -> tuple[State, str]:
 
 
 def _is_runner_alive(directory: Path) -> bool:
-    """Whether the process that last took the study's lock is alive."""
+    """Report whether the process that last took the study's lock is alive."""
     lock = directory / ".lock"
     try:
         pid = int(lock.read_text())

@@ -43,7 +43,7 @@ BUCKETS = 120
 """A trace is cut into this number of parts; at most four readings of each are drawn."""
 
 IDLE = "idle"
-"""What is the component of idle power."""
+"""Stands in the column of components for idle power."""
 
 _NS = 1e-9
 
