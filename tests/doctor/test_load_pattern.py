@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from itertools import pairwise
 
 import psutil
@@ -40,6 +42,11 @@ def test_a_load_runs_for_the_pattern_and_ends():
         assert not process.is_running()
     finally:
         load.end()
+
+
+def test_a_load_forks_without_the_threads_that_numpy_starts():
+    code = "import sys, joulelab.doctor.load_pattern; sys.exit('numpy' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_load_that_is_ended_early_leaves_nothing_behind():

@@ -19,11 +19,13 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from joulelab.parallel import usable_cpus
-from joulelab.recording.trace_spans import Window
 from joulelab.sensors.host_hardware import cpu_limit
+
+if TYPE_CHECKING:
+    from joulelab.recording.trace_spans import Window
 
 Kind = Literal["cpu", "gpu"]
 
@@ -71,6 +73,9 @@ class LoadPattern:
 
     @property
     def _windows(self) -> list[Window]:
+        # NumPy starts threads, next to which a load must not fork.
+        from joulelab.recording.trace_spans import Window  # noqa: PLC0415
+
         return [Window(*pair) for pair in pairwise(self.edges_ns)]
 
 
