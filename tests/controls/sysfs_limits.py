@@ -19,6 +19,11 @@ def package(root, number, limit_w, max_w=None, first="long_term"):
     return path
 
 
+def limit_w(package):
+    """Return the limit of a package's first constraint; 0 while another program writes it."""
+    return int((package / "constraint_0_power_limit_uw").read_text() or 0) / 1e6
+
+
 def hwmon(root, number, name, address, **values):
     """Make a hwmon directory of a PCI device."""
     device = root / "devices" / address

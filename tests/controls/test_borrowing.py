@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sysfs_limits import package
+from sysfs_limits import limit_w, package
 from waiting import wait_for
 
 from joulelab.controls import saved_state
@@ -47,10 +47,6 @@ def zone(tmp_path, monkeypatch):
 def at_once(monkeypatch):
     """Do not wait for the guard of another process."""
     monkeypatch.setattr(saved_state, "LOCK_WAIT_S", 0)
-
-
-def limit_w(zone):
-    return int((zone / "constraint_0_power_limit_uw").read_text() or 0) / 1e6
 
 
 def change(zone, power_w):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from energy_parts import record_simulated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,15 +43,7 @@ def simulated(wave="steady", kind=SAMPLES, component="gpu:0", **more):
 
 
 def record(source, length_s=60.0, seed=0, start_s=START_S):
-    """Record a trace with the jitter of an ordinary recorder."""
-    rng = random.Random(seed)
-    readings, last_s = [], start_s
-    while last_s < start_s + length_s:
-        now_s = last_s + source.interval_s * rng.uniform(1.0, 1.02)
-        readings += source.readings(round(last_s * 1e9), round(now_s * 1e9))
-        last_s = now_s
-    trace = Trace.of([source.channel()], readings)
-    return replace(trace, header={"intervals_s": [source.interval_s]})
+    return record_simulated(source, start_s, length_s, seed)
 
 
 def channel(component, quantity, source="test", **more):

@@ -27,7 +27,6 @@ BUSY = """
         while time.monotonic() < until:
             sum(range(1000))
 """
-PLENTY_J = 1e9
 GPU = SimulatedSource(component="gpu:0", waveform=Waveform.constant(100.0))
 
 

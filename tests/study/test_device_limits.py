@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from sysfs_limits import package
+from sysfs_limits import limit_w, package
 
 from joulelab.controls.borrowing import Borrowed
 from joulelab.errors import PlanError, UserError
@@ -22,10 +22,6 @@ def zone(tmp_path, monkeypatch):
     monkeypatch.setenv("JOULELAB_SYSFS", str(tmp_path / "sys"))
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
     return package(tmp_path / "sys", 0, limit_w=150, max_w=150)
-
-
-def limit_w(zone):
-    return int((zone / "constraint_0_power_limit_uw").read_text()) / 1e6
 
 
 def test_a_limit_is_set_for_a_cell_and_restored(zone):

@@ -1,7 +1,11 @@
-"""Channels, energies and idle powers whose other values do not matter to a test."""
+"""Channels, energies and idle powers with usual values, and traces of simulated sources."""
+
+import random
+from dataclasses import replace
 
 from joulelab.energy.baseline import IdlePoint
 from joulelab.energy.energy import ComponentEnergy, Energy
+from joulelab.recording.trace import Trace
 from joulelab.sensors.sensor import Channel, Provenance, Quantity
 
 
@@ -31,3 +35,15 @@ def idle_point(power_w, uncertainty_w=0.0, source="test", **given):
         source=dict.fromkeys(power_w, source),
         **({"time_s": 0.0, "duration_s": 5.0} | given),
     )
+
+
+def record_simulated(source, start_s, length_s, seed=0):
+    """Record a simulated source with the jitter of an ordinary recorder."""
+    rng = random.Random(seed)
+    readings, last_s = [], start_s
+    while last_s < start_s + length_s:
+        now_s = last_s + source.interval_s * rng.uniform(1.0, 1.02)
+        readings += source.readings(round(last_s * 1e9), round(now_s * 1e9))
+        last_s = now_s
+    trace = Trace.of([source.channel()], readings)
+    return replace(trace, header={"intervals_s": [source.interval_s]})

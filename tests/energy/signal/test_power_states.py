@@ -1,17 +1,16 @@
 """Spans that follow each other faster than a sensor's readings."""
 
-import random
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from energy_parts import record_simulated
 from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.signal import power_states
 from joulelab.energy.signal.power_states import posterior_covariance, state_powers
-from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import TraceSpan, Window
 from joulelab.sensors.simulated import SimulatedSource, Waveform
 
@@ -23,15 +22,8 @@ AVERAGE = {"kind": "power", "update_period_s": 0.1, "window_s": 1.0, "interval_s
 
 
 def record(wave, sensor):
-    rng = random.Random(1)
     source = SimulatedSource(component="gpu:0", waveform=wave, gain_uncertainty=0.0, **sensor)
-    readings, last_s = [], START_S
-    while last_s < START_S + LENGTH_S:
-        now_s = last_s + source.interval_s * rng.uniform(1.0, 1.02)
-        readings += source.readings(round(last_s * 1e9), round(now_s * 1e9))
-        last_s = now_s
-    trace = Trace.of([source.channel()], readings)
-    return replace(trace, header={"intervals_s": [source.interval_s]})
+    return record_simulated(source, START_S, LENGTH_S, seed=1)
 
 
 def windows(starts_s, length_s):
