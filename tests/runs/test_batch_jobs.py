@@ -8,7 +8,7 @@ from test_gather import record
 
 from joulelab.errors import UserError
 from joulelab.recording.launcher import BatchJob, current_batch_job, host_name
-from joulelab.runs.hosts import gather
+from joulelab.runs.hosts import add_up, gather
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-3]", "SLURMD_NODENAME": "n2"}
 
@@ -69,9 +69,8 @@ def two_jobs(tmp_path):
 
 
 def test_recordings_are_grouped_by_their_job(two_jobs):
-    whole = gather(two_jobs)
-    assert {name: len(found) for name, found in whole.batch_jobs.items()} == {"7": 2, "8": 1}
-    parts = [gather(two_jobs, batch_job=name) for name in whole.batch_jobs]
+    assert add_up(two_jobs).batch_jobs == {"7": ["0", "1"], "8": ["0"]}
+    parts = [gather(two_jobs, batch_job=name) for name in ("7", "8")]
     assert [one.total.gross_j for one in parts] == pytest.approx([2 * 70 * 17, 80 * 17])
     with pytest.raises(UserError, match="there are recordings of 7 and 8"):
         gather(two_jobs, batch_job="9")

@@ -62,9 +62,9 @@ def test_the_meters_of_a_step_are_one_job_on_hosts_with_slurms_names(call, tmp_p
     assert (list(job.hosts), job.ranks) == (["n1", "n2"], (0, 1))
     assert job.missing == ()
     assert job.doubled == (ONE_MACHINE,)
-    (recordings,) = job.batch_jobs.values()
-    assert [one.batch_job.hosts for one in recordings] == [("n1", "n2")] * 2
-    assert {one.batch_job.step for one in recordings} == {"0"}
+    assert [one.batch_job.hosts for one in job.recordings] == [("n1", "n2")] * 2
+    assert len({one.batch_job.id for one in job.recordings}) == 1
+    assert {one.batch_job.step for one in job.recordings} == {"0"}
     energy = job.energy("epoch")
     assert {name.partition("@")[2] for name in energy.components} == {"n1", "n2"}
 

@@ -145,15 +145,6 @@ class DistributedJob:
         return tuple(sorted(rank for rank in found if rank is not None))
 
     @property
-    def batch_jobs(self) -> dict[str, list[HostRecording]]:
-        """The recordings of each job of a batch system, by its id."""
-        found: dict[str, list[HostRecording]] = {}
-        for one in self.recordings:
-            if one.batch_job is not None:
-                found.setdefault(one.batch_job.id, []).append(one)
-        return found
-
-    @property
     def names(self) -> tuple[str, ...]:
         """Names of finished spans, in the order in which they appear."""
         found = (one.trace.finished_spans.positions() for one in self.recordings)
