@@ -29,7 +29,7 @@ class SpanRecord:
 class PhaseRecord:
     """A phase of a study run without warm-up and validation, or one epoch of it."""
 
-    phase: str  # ``"train"`` or ``"infer"``.
+    phase: str  # ``"train"`` or ``"infer"``; of language models also ``"prefill"`` or ``"decode"``.
     index: int = -1  # Index of the epoch, from 0; -1 for a whole phase.
     energy: Energy  # Net of the idle power that its study measured.
     # Whether an epoch covered the whole data set; whether a phase did all of its work, which a
@@ -45,18 +45,17 @@ class StudyPart:
     """The part of a record that only runs of a study have."""
 
     name: str  # Name of the study.
-    # Whether the run measured idle power, not a cell of the plan. block, order, repeat: Its
-    # position in the randomised design, from 0.
-    is_idle: bool
+    is_idle: bool  # Whether the run measured idle power, not a cell of the plan.
+    # Position in the randomised design, from 0; an idle run has no order.
     block: int
     order: int | None
     repeat: int
     seed: int | None
     phases: tuple[str, ...]  # Planned phases.
     characteristics: Mapping[str, Any]  # Parameters, MACs and sizes of the model; empty if unknown.
-    data: Mapping[str, Any]  # The data set. results, epochs: By phase, and in order of time.
-    results: Mapping[str, PhaseRecord]
-    epochs: tuple[PhaseRecord, ...]
+    data: Mapping[str, Any]  # The data set.
+    results: Mapping[str, PhaseRecord]  # By phase.
+    epochs: tuple[PhaseRecord, ...]  # In order of time.
     spans: tuple[SpanRecord, ...]  # Every measured span, in order of time; energies are gross.
 
     @property
