@@ -45,11 +45,12 @@ ENDED_S = 60.0
 class Exported:
     """Exported values of the machine or of a run; unknown ones are NaN or missing."""
 
-    parts: Sequence[Part]
-    spans: Sequence[SpanPart] = ()
+    parts: Sequence[Part]  # Energy and power by component.
+    spans: Sequence[SpanPart] = ()  # Energy and time by name of spans.
     emissions_g: float = math.nan
-    cost: float = math.nan
-    is_measured: Mapping[str, bool] = field(default_factory=dict)
+    cost: float = math.nan  # In the currency of the site.
+    is_measured: Mapping[str, bool] = field(default_factory=dict)  # By component, now.
+    # Number of failed readings by component and source.
     errors: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 

@@ -29,11 +29,12 @@ MOST_ROWS = 30
 class EnergyResult:
     """The energy of one test's call, and the results of its budget and its baseline."""
 
-    nodeid: str
-    energy: Energy | None
+    nodeid: str  # Pytest's name of the test.
+    energy: Energy | None  # ``None`` if it was not measured.
     passed: bool = True
-    budget_j: float | None = None
-    notes: list[str] = field(default_factory=list)
+    budget_j: float | None = None  # Most energy that it may use.
+    notes: list[str] = field(default_factory=list)  # What the table says about it.
+    # Whether the budget or the baseline lies within the interval, so that it cannot be decided.
     is_undecided: bool = False
     started_unix_s: float = math.nan
 

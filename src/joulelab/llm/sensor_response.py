@@ -30,13 +30,13 @@ time constants."""
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PowerReadings:
-    """Mean powers net of idle, by what the channel states. Shapes: (readings,)."""
+    """Mean powers net of idle, over the times that the channel states. Shapes: (readings,)."""
 
-    from_s: Floats
-    until_s: Floats
-    net_w: Floats
-    is_counter: bool
-    period_s: float
+    from_s: Floats  # Start of the time that each is the mean of.
+    until_s: Floats  # Its end.
+    net_w: Floats  # Power above idle.
+    is_counter: bool  # Whether they are differences of an energy counter.
+    period_s: float  # Time between two of them.
 
     def between(self, start_s: float, stop_s: float) -> PowerReadings:
         """Return the readings of a time."""
