@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,38 @@ from typing import Any
 import click
 
 from joulelab.carbon.site import Site
+from joulelab.carbon.token_costs import TokenCosts
 from joulelab.cli.import_log import FILE, input_option, parse_pairs, power_options, read_power
 from joulelab.cli.llm_bench import bench
-from joulelab.cli.llm_output import print_result
 from joulelab.cli.options import complete_run
-from joulelab.cli.output import SectionedCommand, echo, print_json, progress
+from joulelab.cli.output import (
+    SectionedCommand,
+    echo,
+    output_console,
+    print_json,
+    progress,
+    value_table,
+)
 from joulelab.errors import UserError
+from joulelab.format import sentence
 from joulelab.llm.power_source import PowerSource
 from joulelab.llm.request_files import read_requests
-from joulelab.llm.text import costs_of, headline, to_json
+from joulelab.llm.result import LlmResult
+from joulelab.llm.text import (
+    all_notes,
+    component_rows,
+    cost_notes,
+    cost_table,
+    costs_of,
+    energy_text,
+    headline,
+    load_text,
+    per_token_cell,
+    per_token_rows,
+    request_text,
+    steady_text,
+    to_json,
+)
 from joulelab.llm.token_attribution import attribute
 from joulelab.logs.span_energies import ImportedSpan, idle_spans
 
@@ -108,6 +132,38 @@ def report(
         print_json(to_json(result, costs))
         return
     echo(headline(result))
-    print_result(result, costs)
+    _print_result(result, costs)
     if page is not None:
         echo(f"Page: {page}")
+
+
+def _print_result(result: LlmResult, costs: Mapping[str, TokenCosts]) -> None:
+    """Print energies, joules per token and per request, and what a million tokens cost."""
+    console = output_console()
+    steady = steady_text(result)
+    for text in filter(None, (load_text(result), energy_text(result), steady)):
+        echo(text)
+    headings = ["J per token (95 % CI)", *(["in the steady state"] if steady else [])]
+    table = value_table("", headings)
+    for row in per_token_rows(result):
+        cells = [per_token_cell(row.whole), *([per_token_cell(row.steady)] if steady else [])]
+        table.add_row(row.title, *cells)
+    if table.rows:
+        console.print(table)
+    rows = component_rows(result, intervals=False)
+    if len(rows) > 1:
+        headings = ["energy", "net", "J per output token", "J per input token"]
+        table = value_table("component", headings)
+        for cells_of_row in rows:
+            table.add_row(*cells_of_row)
+        console.print(table)
+    if text := request_text(result):
+        echo(text)
+    (title, _, *of_costs), million = cost_table(costs) if costs else (["", ""], [])
+    if of_costs:
+        table = value_table(title, of_costs)
+        for name, _, *cells in million:
+            table.add_row(name, *cells)
+        console.print(table)
+    for note in (*cost_notes(costs), *all_notes(result)):
+        echo(f"  {sentence(note)}")

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from joulelab.cli.options import complete_run
-from joulelab.cli.output import echo, print_json, progress
+from joulelab.cli.output import (
+    UNLIMITED_WIDTH,
+    echo,
+    output_console,
+    print_json,
+    progress,
+    value_table,
+)
 from joulelab.errors import UserError, optional_packages
 from joulelab.layout import write_lines
 from joulelab.runs.study_runs import is_study
@@ -74,9 +83,7 @@ def command(
         raise UserError("--trace has no effect with --paper", hint="leave out one of them")
     with optional_packages("cannot make a report", "study"):
         if paper:
-            from joulelab.cli.report_paper import report_paper  # noqa: PLC0415
-
-            report_paper(names, out, as_json=as_json)
+            _report_paper(names, out, as_json=as_json)
             return
         if len(names) == 1 and not trace and not is_study(Path(names[0])):
             from joulelab.report.run_page import write_run_page  # noqa: PLC0415
@@ -103,4 +110,30 @@ def command(
     if figures:
         drawn = sum(path.suffix == ".svg" for path in figures)
         echo(f"Figures: {drawn} as SVG, PNG and PDF in {figures[0].parent}")
+    echo(f"Report:  {page}")
+
+
+def _report_paper(directories: Sequence[str], out: Path | None, *, as_json: bool) -> None:
+    """Write the page, and print every claim as a table or as JSON."""
+    from joulelab.report.paper_page import headline, write_paper_page  # noqa: PLC0415
+
+    with progress("comparing with the paper"):
+        page, rows = write_paper_page(directories, out)
+    if as_json:
+        numbers = Counter(str(row.agreement) for row in rows)
+        claims = [row.to_json() for row in rows]
+        print_json({"page": str(page), "agreement": numbers, "claims": claims})
+        return
+    machines = {row.machine for row in rows if row.machine}
+    table = value_table("Claim", [])
+    console = output_console()
+    table.add_column("Paper", max_width=12 if console.width < UNLIMITED_WIDTH else None)
+    table.add_column("Ours", no_wrap=True)
+    table.add_column("Agreement", no_wrap=True)
+    for row in rows:
+        machine = f", {row.machine}" if len(machines) > 1 and row.machine else ""
+        text = f"{row.claim.text} ({row.claim.source}{machine})"
+        table.add_row(text, row.claim.paper, row.ours or "–", str(row.agreement))
+    console.print(table)
+    echo(headline(rows))
     echo(f"Report:  {page}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import altair as alt
 import pandas as pd
 
@@ -9,9 +11,8 @@ from joulelab.findings import schema
 from joulelab.findings.all import Analysis
 from joulelab.findings.schema import PHASE_PAIRS, READABLE
 from joulelab.format import ratio_with_interval
-from joulelab.report.charts.axes import Axis, axes_remarks
+from joulelab.report.charts.axes import Axis, Framed, axes_remarks
 from joulelab.report.charts.chart import Chart, NothingToDraw, Remark, Selector, Single
-from joulelab.report.charts.dots import ROW_PX, dashed_line, dots
 from joulelab.report.charts.style import (
     FOR_UNITS,
     PHASE_PANELS,
@@ -19,6 +20,8 @@ from joulelab.report.charts.style import (
     QUANTITIES,
     SERIES_COLOURS,
     caption,
+    chart,
+    crosses,
     extremes,
     interval_rows,
     means_text,
@@ -32,6 +35,7 @@ from joulelab.report.charts.style import (
 
 _RATIOS = {"time": "time", "net": "energy net of idle", "gross": "gross energy"}
 _INTERVALS = "Lines are 95 % intervals."
+_ROW_PX = 21
 _PAIR_ROW_PX = 27
 """Height of a row with a point for each phase."""
 
@@ -49,7 +53,7 @@ def energy(analysis: Analysis) -> Chart:
     table = with_text(table, "J")
     table, axis = _axis(f"{title} (J)").framed(table, ["group", "quantity", "phase"])
     table = table.sort_values(["group", "quantity", "phase", "value"], kind="stable")
-    view = dots(table, axis, phase_colour(), tips(table, model="Model", text=title, n="Repeats"))
+    view = _dots(table, axis, phase_colour(), tips(table, model="Model", text=title, n="Repeats"))
     return Chart(
         name="energy",
         caption=caption(
@@ -78,12 +82,12 @@ def duration(analysis: Analysis) -> Chart:
     table = table.assign(rank=rank).sort_values(["group", "rank", "value"], kind="stable")
     title = f"Time {FOR_UNITS}"
     table, axis = _axis(f"{title} (s)").framed(with_text(table, "s"), ["group"])
-    view = dots(
+    view = _dots(
         table,
         axis,
         phase_colour(set(table["phase"])),
         tips(table, model="Model", phase="Phase", text=title, n="Repeats"),
-        row_px=_PAIR_ROW_PX if table["phase"].nunique() > 1 else ROW_PX,
+        row_px=_PAIR_ROW_PX if table["phase"].nunique() > 1 else _ROW_PX,
         yOffset=alt.YOffset("phase:N", sort=list(PHASES), scale=alt.Scale(padding=0.4)),
     )
     return Chart(
@@ -118,7 +122,7 @@ def ratio(analysis: Analysis) -> Chart:
     table = _with_ratio_text(table)
     title = "{pair}, {of} per {unit}"
     table, axis = _axis(title, also="rule").framed(table, ["group", "pair", "of"])
-    view = dots(
+    view = _dots(
         table,
         axis,
         SERIES_COLOURS[2],
@@ -138,7 +142,7 @@ def ratio(analysis: Analysis) -> Chart:
         ),
         alt="Ratio of one phase to another for each model, with intervals and a dashed line at "
         "the rule of thumb.",
-        specification=specification(dashed_line("rule") + view),
+        specification=specification(_dashed_line("rule") + view),
         table=table,
         selectors=(Selector("of", "Ratio of", _RATIOS), Selector("pair", "Phases", present)),
         single=Single(),
@@ -156,7 +160,7 @@ def machines(analysis: Analysis) -> Chart:
     title = "Ratio to the reference, {of} per {unit}"
     table, axis = _axis(title, also="one").framed(table, ["of", "phase", "setting"])
     names = sorted(table["machine"].unique())
-    view = dots(
+    view = _dots(
         table,
         axis,
         alt.Color(
@@ -178,7 +182,7 @@ def machines(analysis: Analysis) -> Chart:
             _INTERVALS, *axes_remarks(axis),
         ),
         alt="Energy and time of each model on each machine over those on the reference.",
-        specification=specification(dashed_line("one") + view),
+        specification=specification(_dashed_line("one") + view),
         table=table,
         panels=PHASE_PANELS,
         selectors=(Selector("of", "Ratio of", ratios), Selector("setting", "Setting", settings)),
@@ -190,3 +194,32 @@ def _with_ratio_text(table: pd.DataFrame) -> pd.DataFrame:
     columns = (table[name].astype("float64").tolist() for name in ("value", "low", "high"))
     texts = [ratio_with_interval(*row) for row in zip(*columns, strict=True)]
     return table.assign(text=pd.Series(texts, table.index, dtype="str"))
+
+
+def _dots(
+    table: pd.DataFrame,
+    axis: Framed,
+    colour: str | alt.Color,
+    tooltip: list[alt.Tooltip],
+    *,
+    row_px: int = _ROW_PX,
+    **more: Any,
+) -> alt.LayerChart:
+    """Draw a point and an interval for each row; disturbed ones are crossed out."""
+    base = chart(height=alt.Step(row_px)).encode(
+        y=alt.Y("model:N", sort=None, title=None),
+        color=alt.value(colour) if isinstance(colour, str) else colour,
+        tooltip=tooltip,
+        **more,
+    )
+    x = axis.encoded(table)
+    points = base.mark_point(filled=True, opacity=1, size=60).encode(x=x)
+    return alt.LayerChart(
+        layer=[*axis.interval_lines(base, table, 1.6), points, *crosses(base.encode(x=x), table)]
+    )
+
+
+def _dashed_line(column: str) -> alt.Chart:
+    """Draw a vertical line across the dots at the value of a constant column."""
+    line: alt.Chart = chart(height=alt.Step(_ROW_PX)).mark_rule(strokeDash=[5, 3])
+    return line.encode(x=f"min({column}):Q")
