@@ -131,6 +131,12 @@ def require_packages(what: str, names: Iterable[str], extra: str) -> None:
 
     Raises:
         UserError: Some are not, as in :func:`optional_packages`.
+
+    Example:
+        >>> require_packages("cannot dance", ["json", "no_such_a", "no_such_b"], "study")
+        Traceback (most recent call last):
+        joulelab.errors.UserError: cannot dance: no_such_a, no_such_b are not installed; run pip
+        install 'joulelab[study]'
     """
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:

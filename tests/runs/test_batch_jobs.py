@@ -33,9 +33,7 @@ def test_hosts_are_named_as_slurm_names_them(monkeypatch):
 def test_a_job_of_slurm(scontrol, monkeypatch):
     monkeypatch.setenv("PATH", scontrol)
     found = current_batch_job(SLURM | {"SLURM_STEP_ID": "0"})
-    assert found == BatchJob(
-        scheduler="slurm", id="7", step="0", host="n2", hosts=("n1", "n2", "n3")
-    )
+    assert found == BatchJob(id="7", step="0", host="n2", hosts=("n1", "n2", "n3"))
     assert BatchJob(**found.to_json()) == found
     assert current_batch_job(SLURM).step is None
 
@@ -52,7 +50,7 @@ def test_a_shell_of_salloc_is_not_on_a_host_of_the_job():
 
 def job_of(number, host, step="0"):
     hosts = ("n1", "n2")
-    job = BatchJob(scheduler="slurm", id=str(number), step=step, host=host, hosts=hosts)
+    job = BatchJob(id=str(number), step=step, host=host, hosts=hosts)
     return json.loads(json.dumps(job.to_json()))
 
 

@@ -97,12 +97,11 @@ class Launch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchJob:
-    """A job of a batch system, as one of its hosts sees it."""
+    """A job of Slurm, as one of its hosts sees it."""
 
-    scheduler: str  # ``"slurm"``.
     id: str  # Identifies the job in its cluster.
     step: str | None  # The step of ``srun``; ``None`` in the script of ``sbatch``.
-    host: str  # The batch system's name for this host.
+    host: str  # Slurm's name for this host.
     hosts: tuple[str, ...]  # Names of all hosts of the job; empty if they are unknown.
 
     def to_json(self) -> dict[str, Any]:
@@ -116,7 +115,7 @@ def host_name() -> str:
 
 
 def current_batch_job(environ: Mapping[str, str] = os.environ) -> BatchJob | None:
-    """Return the job of a batch system in which this process runs; ``None`` if it is in none."""
+    """Return the job of Slurm in which this process runs; ``None`` if it is in none."""
     job, host = environ.get("SLURM_JOB_ID"), environ.get(SLURM_HOST)
     if not job or not host:
         # A shell of salloc is on a host that is not the job's.
@@ -124,7 +123,7 @@ def current_batch_job(environ: Mapping[str, str] = os.environ) -> BatchJob | Non
     nodes = environ.get("SLURM_JOB_NODELIST", "")
     hosts = (host,) if nodes in ("", host) else _slurm_host_names(nodes)
     step = environ.get("SLURM_STEP_ID")
-    return BatchJob(scheduler="slurm", id=job, step=step, host=host, hosts=hosts)
+    return BatchJob(id=job, step=step, host=host, hosts=hosts)
 
 
 def _slurm_host_names(nodes: str) -> tuple[str, ...]:
