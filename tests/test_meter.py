@@ -364,7 +364,7 @@ def test_the_recorder_imports_little(meter):
 AT_EXIT = """
 import atexit, sys
 import joulelab
-from joulelab.recording.trace import each
+from joulelab.parallel import each
 
 closed = joulelab.Meter()
 left_open = joulelab.Meter(directory=sys.argv[1], own_recorder=True)
