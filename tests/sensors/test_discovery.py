@@ -9,9 +9,10 @@ import pynvml
 import pytest
 
 from joulelab.errors import UserError
-from joulelab.sensors.discovery import discover
+from joulelab.sensors.discovery import discover, present_values
 from joulelab.sensors.host import HostSensor
 from joulelab.sensors.host_hardware import known_dimms
+from joulelab.sensors.sensor import Reading
 
 
 @pytest.fixture(autouse=True)
@@ -129,3 +130,39 @@ def test_an_smbios_table_with_too_little_memory_is_not_used(bare):
     dimms, why = known_dimms()
     assert dimms == []
     assert "less memory" in why
+
+
+@pytest.mark.parametrize(("machine", "is_bounded"), [("x86_64", True), ("aarch64", False)])
+def test_what_a_busy_thread_draws_at_least_is_known_of_x86(bare, monkeypatch, machine, is_bounded):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    for number in (0, 1):
+        rapl(bare, f"intel-rapl:{number}", f"package-{number}", 5 + number)
+    rapl(bare, "intel-rapl:2", "psys", 9)
+    [sensor] = discover(["cpu", "soc"]).sensors
+    least_w = [channel.least_use_w for channel in sensor.channels]
+    assert least_w == ([0.01, 0.01, 0.02] if is_bounded else [0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("power_w", "used_pct", "problem"),
+    [
+        (0.05, 100, "reports 50.0 mW, less than a processor package draws with 8.00 threads at"),
+        (0.05, 1, ""),
+        (5.0, 100, ""),
+        (0.0, 100, "did not change"),
+    ],
+)
+def test_a_package_at_full_load_does_not_draw_next_to_nothing(
+    bare, monkeypatch, power_w, used_pct, problem
+):
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr("psutil.cpu_count", lambda logical=True: 8)
+    rapl(bare, "intel-rapl:0", "package-0", 5)
+    package, host = discover(["cpu", "host"]).sensors
+    readings = [
+        [Reading(10**9, 0, 5.0), Reading(2 * 10**9, 0, 5.0 + power_w)],
+        [Reading(10**9, 0, 50.0), Reading(2 * 10**9, 0, float(used_pct))],
+    ]
+    now = present_values([package, host], readings)[0]
+    assert now.value == (None if problem else pytest.approx(power_w))
+    assert problem in now.reason

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from joulelab.energy.attribution import NOT_USED, Attribution, Shares, foreign_gpus
 from joulelab.energy.baseline import Baseline
+from joulelab.energy.component_use import used_until
 from joulelab.energy.energy import ROLES, ComponentEnergy, Energy
 from joulelab.energy.incident import Incident, notes_within_spans
 from joulelab.energy.incidents import find_incidents, reason_for_absence
@@ -23,6 +24,7 @@ from joulelab.energy.signal import (
     Source,
     energy_curve,
     implausible_power_w,
+    insufficient_power,
     is_long,
     observed,
     without_glitches,
@@ -85,10 +87,9 @@ class EnergyEstimator:
                 interval_s = intervals_s[i] if intervals_s else channel.update_period_s
                 points = on_device if channel.component.startswith("gpu") else on_host
                 channel, readings, interval_s = observed(channel, trace.series[i], interval_s)
-                power_w = implausible_power_w(channel, readings, interval_s)
-                if power_w is not None:
-                    text = f"{channel.component}: {implausible(channel, power_w)}"
-                    refused = Incident(-math.inf, math.inf, text)
+                reason = _reason_not_to_believe(trace, channel, readings, interval_s)
+                if reason:
+                    refused = Incident(-math.inf, math.inf, f"{channel.component}: {reason}")
                     self._refused.setdefault(channel.component, []).append(refused)
                     continue
                 readings = without_glitches(channel, readings)
@@ -322,6 +323,18 @@ class _Spans(NamedTuple):
     def notes(self) -> tuple[str, ...]:
         """Return what was found about the sources within the spans."""
         return notes_within_spans(self.incidents, self.times_s)
+
+
+def _reason_not_to_believe(
+    trace: Trace, channel: Channel, readings: Readings, interval_s: float
+) -> str:
+    """Return why a source reports what its component cannot draw; empty if it may be right."""
+    power_w = implausible_power_w(channel, readings, interval_s)
+    if power_w is not None:
+        return implausible(channel, power_w)
+    used = used_until(trace, channel.component) if channel.least_use_w else None
+    found = used and insufficient_power(channel, readings, interval_s, used)
+    return implausible(channel, *found) if found else ""
 
 
 def _can_count(channel: Channel, readings: Readings) -> bool:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from statistics import fmean
 from typing import NamedTuple, TypeGuard
 
 import psutil
@@ -21,7 +24,7 @@ from joulelab.sensors.host_hardware import chip_tdp_w, cpu_limit, known_dimms, p
 from joulelab.sensors.hwmon import HwmonSensor, discover_hwmon
 from joulelab.sensors.meters import discover_meters
 from joulelab.sensors.nvml import NO_GPU, discover_gpus
-from joulelab.sensors.plausibility import implausible, max_power_w
+from joulelab.sensors.plausibility import implausible, is_plausible, with_thread_bound
 from joulelab.sensors.rapl import discover_rapl
 from joulelab.sensors.sensor import (
     Absence,
@@ -44,6 +47,7 @@ HARDWARE = (*MEASURABLE, "host")
 """The sensors to discover by default."""
 KNOWN = (*HARDWARE, "simulated")
 ENVIRONMENT = "JOULELAB_SENSORS"
+X86 = ("x86_64", "amd64", "i686", "i386")
 SETTLE_S = 0.25
 """Time between two readings, so that counters and utilisations have changed."""
 
@@ -77,6 +81,7 @@ def discover(request: Sequence[str] | None = None) -> Discovery:
         absent += missing
     if chosen_gpus and "gpu" not in names:
         sensors, absent = _chosen(sensors, absent, chosen_gpus)
+    _bound_from_below(sensors)
     measured = {component.partition(":")[0] for component in _components(sensors)}
     if "gpu" in measured or any(one.component.startswith("gpu:") for one in absent):
         absent = [one for one in absent if one.reason != NO_GPU]
@@ -116,36 +121,59 @@ def present_values(
     sensors: Sequence[Sensor], readings: Sequence[Sequence[Reading | Gap | SensorEvent]]
 ) -> list[ChannelNow]:
     """Return the present value of every channel from what the sensors gave."""
-    return [
-        ChannelNow(channel, *_now(channel, [one for one in found if _is_of(one, position)]))
-        for sensor, found in zip(sensors, readings, strict=True)
+    found = [
+        (channel, [one for one in given if _is_of(one, position)])
+        for sensor, given in zip(sensors, readings, strict=True)
         for position, channel in enumerate(sensor.channels)
     ]
+    used = _used([one for one in found if one[0].quantity is Quantity.UTILIZATION])
+    return [
+        ChannelNow(channel, *_now(channel, own, used.get(_used_as(channel), 0.0)))
+        for channel, own in found
+    ]
+
+
+def _used(found: Sequence[tuple[Channel, Sequence[Reading | Gap]]]) -> dict[str, float]:
+    """Return the mean use of each component whose utilisation was read: GPUs, and hardware threads.
+
+    The first of several readings is of a time before.
+    """
+    used = {}
+    for channel, own in found:
+        shares = [one.value / 100 for one in own if isinstance(one, Reading)]
+        if shares:
+            threads = psutil.cpu_count() or 1 if channel.component == "host" else 1
+            used[channel.component] = threads * fmean(shares[1:] or shares)
+    return used
+
+
+def _used_as(channel: Channel) -> str:
+    return channel.component if channel.component.startswith("gpu") else "host"
 
 
 def _is_of(one: Reading | Gap | SensorEvent, position: int) -> TypeGuard[Reading | Gap]:
     return not isinstance(one, SensorEvent) and one.channel == position
 
 
-def _now(channel: Channel, found: Sequence[Reading | Gap]) -> tuple[float | None, str]:
+def _now(channel: Channel, found: Sequence[Reading | Gap], use: float) -> tuple[float | None, str]:
     readings = [one for one in found if isinstance(one, Reading)]
     if not readings:
         gaps = [one.reason for one in found if isinstance(one, Gap)]
         return None, gaps[-1] if gaps else "no reading yet"
     if channel.quantity is not Quantity.ENERGY:
-        return _plausible(channel, readings[-1].value)
+        return _plausible(channel, readings[-1].value, use)
     first, last = readings[0], readings[-1]
     duration_s = (last.t_ns - first.t_ns) / 1e9
     if not duration_s or last.value < first.value:
         return None, "a counter: its power shows in a recording"
     if last.value == first.value:
         return None, f"the counter did not change for {duration_s:.2g} s"
-    return _plausible(channel, (last.value - first.value) / duration_s)
+    return _plausible(channel, (last.value - first.value) / duration_s, use)
 
 
-def _plausible(channel: Channel, value: float) -> tuple[float | None, str]:
-    if channel.gives_energy and not 0 <= value <= max_power_w(channel):
-        return None, implausible(channel, value)
+def _plausible(channel: Channel, value: float, use: float) -> tuple[float | None, str]:
+    if channel.gives_energy and not is_plausible(channel, value, use):
+        return None, implausible(channel, value, use)
     return value, ""
 
 
@@ -180,6 +208,18 @@ def _components(sensors: Sequence[Sensor]) -> set[str]:
         for channel in sensor.channels
         if channel.gives_energy
     }
+
+
+def _bound_from_below(sensors: Sequence[Sensor]) -> None:
+    """State what parts with processors draw at least for each thread that works."""
+    if platform.machine().lower() not in X86:
+        return
+    parts = Counter(component.partition(":")[0] for component in _components(sensors))
+    for sensor in sensors:
+        sensor.channels = tuple(
+            with_thread_bound(channel, parts[channel.component.partition(":")[0]])
+            for channel in sensor.channels
+        )
 
 
 def _addresses(sensors: Sequence[Sensor]) -> dict[str, str]:

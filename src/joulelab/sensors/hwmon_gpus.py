@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from joulelab.sensors.hwmon_devices import MICRO, MILLI, Device, Found, Meter, polled_channel
 from joulelab.sensors.nvml_accuracy import GAIN_UNCERTAINTY
-from joulelab.sensors.plausibility import gpu_bound_w
+from joulelab.sensors.plausibility import with_gpu_bounds
 from joulelab.sensors.sensor import Absence, Quantity
 from joulelab.sensors.sysfs_files import read_number
 
@@ -122,13 +122,14 @@ def _amd_power(gpu: Gpu, file: str) -> Meter:
         gpu.component,
         f"amdgpu.{file.rpartition('/')[2]}",
         gain_uncertainty=GAIN_UNCERTAINTY,
-        max_power_w=gpu_bound_w(max(limits_w)),
     )
     # Only chips with a processor have a northbridge.
     if gpu.device.text("in1_label") == "vddnb":
         note = "the whole chip: processor, graphics and memory controller"
         inside = ("cpu", gpu.component)
-        channel = replace(channel, component="soc", contains=inside, note=note, max_power_w=None)
+        channel = replace(channel, component="soc", contains=inside, note=note)
+    else:
+        channel = with_gpu_bounds(channel, max(limits_w))
     return Meter(channel=channel, device=gpu.device, files=(file,), scale=MICRO, needs_power=True)
 
 
@@ -179,7 +180,7 @@ def intel_meters(gpus: Sequence[Gpu]) -> Found:
             continue
         own = counters.get("pkg") or next(iter(counters.values()))
         limits = [f"power{k}_{name}" for k in (1, 2) for name in ("max", "rated_max", "cap")]
-        bound_w = gpu_bound_w(max((device.number(name) or 0) * MICRO for name in limits))
+        limit_w = max((device.number(name) or 0) * MICRO for name in limits)
         for file in counters.values():
             inner = file == own
             component = gpu.component if inner else f"card:{gpu.number}"
@@ -189,8 +190,8 @@ def intel_meters(gpus: Sequence[Gpu]) -> Found:
                 Quantity.ENERGY,
                 gain_uncertainty=GAIN_UNCERTAINTY,
                 wrap=INTEL_WRAP_J,
-                max_power_w=bound_w,
                 contains=() if inner else (gpu.component,),
             )
+            channel = with_gpu_bounds(channel, limit_w)
             meters.append(Meter(channel=channel, device=device, files=(file,), scale=MICRO))
     return meters, absent

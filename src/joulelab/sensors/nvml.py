@@ -48,11 +48,12 @@ from joulelab.sensors.nvml_channels import (
     module_power,
     observe_periods,
     polled_power,
-    power_bound_w,
+    power_limit_w,
     telemetry,
     with_period,
 )
 from joulelab.sensors.nvml_pace import READ_INTERVAL_S, paced
+from joulelab.sensors.plausibility import with_gpu_bounds
 from joulelab.sensors.sensor import Absence, Channel, Gap, Quantity, Reading
 from joulelab.sensors.visible_devices import GpuIdentity, visible_gpus
 
@@ -121,10 +122,10 @@ class NvmlSensor:
             raise
         self._first_scalar = 0 if self._ring is None else 1
         rings = [] if self._ring is None else [self._ring.channel]
-        bound_w = power_bound_w(self._handle)
+        limit_w = power_limit_w(self._handle)
         self.channels: Sequence[Channel] = tuple(
             _with_note(
-                replace(channel, max_power_w=bound_w)
+                with_gpu_bounds(channel, limit_w)
                 if channel.gives_energy and channel.component == board.component
                 else channel,
                 MIG_NOTE if board.mig else "",

@@ -37,7 +37,6 @@ from joulelab.sensors.nvml_binding import (
     call,
     field_value,
 )
-from joulelab.sensors.plausibility import gpu_bound_w
 from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
 
 RING_S = 3.0
@@ -281,14 +280,14 @@ def is_superchip(model: str, handle: Any) -> bool:
         return False
 
 
-def power_bound_w(handle: Any) -> float | None:
-    """Return the most that a board can draw by its highest power limit; ``None`` if unknown."""
+def power_limit_w(handle: Any) -> float:
+    """Return the highest power limit that a board can have; 0 if it is unknown."""
     limits_mw: list[float] = []
     for function in POWER_LIMITS:
         with contextlib.suppress(NvmlError):
             found = call(function, handle)
             limits_mw.append(found if isinstance(found, int) else max(found))
-    return gpu_bound_w(max(limits_mw, default=0.0) / 1e3)
+    return max(limits_mw, default=0.0) / 1e3
 
 
 def _usage_window_s(handle: Any) -> float:

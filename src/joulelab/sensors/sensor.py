@@ -96,6 +96,8 @@ class Channel:
             if it has to be measured.
         max_power_w: Largest mean power over seconds that the component can draw, margin included;
             ``None`` for that of its kind (:mod:`joulelab.sensors.plausibility`).
+        least_use_w: Least mean power over seconds that the component draws for each unit of its use
+            (:attr:`Quantity.USE`), margin included; 0 if unknown.
         contains: Components, and kinds of components (``"cpu"`` for every ``"cpu:N"``), whose
             power this component's power includes: ``("cpu", "gpu", "dram")`` for a ``node``.
         note: What was assumed, as text for people.
@@ -120,6 +122,7 @@ class Channel:
     priority: int = 0
     idle_w: NotNegative | None = None
     max_power_w: Positive | None = None
+    least_use_w: NotNegative = 0.0
     contains: tuple[str, ...] = ()
     note: str = ""
 

@@ -10,8 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.energy.signal import implausible_power_w
+from joulelab.format import number, percent, quantity
 from joulelab.recording.trace import Readings
-from joulelab.sensors.plausibility import implausible, max_power_w
+from joulelab.sensors.plausibility import (
+    implausible,
+    max_power_w,
+    package_bound_w,
+    with_gpu_bounds,
+    with_thread_bound,
+)
 from joulelab.sensors.sensor import Channel, Quantity
 from joulelab.validation import convert
 
@@ -71,6 +78,112 @@ def test_a_gpu_at_20_kw_in_a_log_is_not_believed(component):
     found = energy(trace_of((channel, t_s, np.full(t_s.size, 20_000.0))))
     assert "nvml.power_usage reports 20.0 kW" in found.absent[component]
     assert "its unit is probably wrong" in found.absent[component]
+
+
+USE = replace(RAPL, component="cpu", quantity=Quantity.USE, source="proc.stat", wrap=None)
+BUSY = replace(USE, component="gpu:0", quantity=Quantity.UTILIZATION, source="nvml.utilization")
+
+
+def _working(channel, power_w, use):
+    """A channel that shows a power, next to the use of its component in threads or of a GPU."""
+    t_s = times(30.0)
+    value = np.cumsum(power_w(t_s)) * 0.1 if channel.quantity is Quantity.ENERGY else power_w(t_s)
+    is_gpu = channel.component.startswith("gpu")
+    used = 100.0 * use(t_s) if is_gpu else np.cumsum(use(t_s)) * 0.1
+    return trace_of((channel, t_s, value), (BUSY if is_gpu else USE, t_s, used))
+
+
+def _package(component, packages=1):
+    return with_thread_bound(replace(RAPL, component=component), packages)
+
+
+@pytest.mark.parametrize(
+    ("component", "power_w", "threads"),
+    [("cpu:0", 0.05, 4), ("cpu:0", 0.065, 16), ("cpu:0", 0.35, 128), ("cpu:0", 0.003, 2),
+     ("soc", 0.1, 8), ("node", 0.06, 4)],
+)  # fmt: skip
+def test_a_processor_that_works_on_next_to_nothing_is_not_believed(component, power_w, threads):
+    channel = _package(component)
+    trace = _working(channel, lambda t: power_w + 0 * t, lambda t: threads + 0 * t)
+    found = energy(trace)
+    assert not found.components
+    reason = found.absent[component]
+    assert f"rapl.package-0 reports {quantity(power_w, 'W')}, less than a" in reason
+    least = quantity(0.02 * threads, "W")
+    assert f"with {number(threads)} threads at work (at least {least}): its unit" in reason
+
+
+@pytest.mark.parametrize(
+    ("power_w", "threads"),
+    [
+        pytest.param(0.01, 0.02, id="laptop in its deepest state"),
+        pytest.param(2.2, 4, id="tablet at full load"),
+        pytest.param(0.3, 4, id="the same at its lowest clock"),
+        pytest.param(3.5, 4, id="fanless laptop"),
+        pytest.param(0.25, 1.0, id="one thread of a tablet"),
+        pytest.param(500.0, 384, id="server"),
+        pytest.param(0.26, 2, id="virtual machine with a tenth of its processors' time"),
+    ],
+)
+def test_every_processor_is_believed(power_w, threads):
+    for rhythm in (np.ones_like, lambda t: t % 2 < 1):
+        idle_w = min(power_w, 0.01)
+        trace = _working(
+            _package("cpu:0"),
+            lambda t, on=rhythm, idle_w=idle_w: np.where(on(t), power_w, idle_w),
+            lambda t, on=rhythm: threads * on(t),
+        )
+        assert list(energy(trace).components) == ["cpu:0"]
+
+
+def test_an_idle_package_next_to_a_busy_one_is_believed():
+    """The load is on the other of two, which is half of all use."""
+    trace = _working(_package("cpu:0", 2), lambda t: 5.0 + 0 * t, lambda t: 128 + 0 * t)
+    assert list(energy(trace).components) == ["cpu:0"]
+
+
+def test_a_counter_that_is_reset_at_work_is_believed():
+    def power_w(t):
+        return np.where(np.isclose(t, 25.0), -1e4, 20.0)
+
+    found = energy(_working(_package("cpu:0"), power_w, lambda t: 8 + 0 * t))
+    assert found.components["cpu:0"].mean_power_w == pytest.approx(20.0)
+    assert any("was reset" in note for note in found.notes)
+
+
+def test_a_counter_that_stands_still_at_work_has_no_wrong_unit():
+    def power_w(t):
+        return np.where(t < 12, 20.0, 0.0)
+
+    trace = _working(_package("cpu:0"), power_w, lambda t: 8 + 0 * t)
+    found = energy(trace)
+    assert "unit" not in found.absent["cpu:0"]
+    assert any("did not advance" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("power_w", "limit_w", "use", "believed"),
+    [(0.12, 700.0, 1.0, False), (0.4, 450.0, 0.9, False), (0.03, 25.0, 1.0, False),
+     (0.12, 700.0, 0.0, True), (3.0, 175.0, 1.0, True), (2.0, 10.0, 1.0, True)],
+)  # fmt: skip
+def test_a_gpu_that_works_on_next_to_nothing_is_not_believed(power_w, limit_w, use, believed):
+    channel = with_gpu_bounds(replace(POWER, max_power_w=None), limit_w)
+    trace = _working(channel, lambda t: power_w + 0 * t, lambda t: use + 0 * t)
+    found = energy(trace)
+    assert bool(found.components) is believed
+    if not believed:
+        least = quantity(0.005 * limit_w * use, "W")
+        text = f"draws with {percent(use, 2)} of its time at work (at least {least})"
+        assert text in found.absent["gpu:0"]
+
+
+def test_a_limit_in_a_wrong_unit_bounds_nothing():
+    channel = replace(POWER, max_power_w=None)
+    for limit_w in (0.0, 0.3, 1.4, 300_000.0):
+        bounded = with_gpu_bounds(channel, limit_w)
+        assert (max_power_w(bounded), bounded.least_use_w) == (3000.0, 0.0)
+    assert package_bound_w(0.125) == package_bound_w(0.0) == 2000.0
+    assert package_bound_w(2.2) == 11.0
 
 
 def test_a_glitch_of_the_driver_is_a_gap():

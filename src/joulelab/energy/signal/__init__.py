@@ -54,7 +54,13 @@ from joulelab.energy.signal.change_points import (
 )
 from joulelab.energy.signal.counters import NO_TIMES, counter_faults, counter_intervals, unread
 from joulelab.energy.signal.curve import NO_REPETITION, EnergyCurve, Repetition
-from joulelab.energy.signal.implausible_power import glitches, implausible_power_w, without_glitches
+from joulelab.energy.signal.implausible_power import (
+    UsedUntil,
+    glitches,
+    implausible_power_w,
+    insufficient_power,
+    without_glitches,
+)
 from joulelab.energy.signal.polled_meters import SLOW_S, freezes, observed
 from joulelab.energy.signal.power_states import split_by_state
 from joulelab.energy.signal.reconciliation import (
@@ -86,9 +92,9 @@ from joulelab.sensors.sensor import Channel, Quantity
 
 __all__ = [
     "AVERAGE_S", "INSPECTED_READINGS", "NO_CHANGE_POINTS", "ChangePoints", "ComponentCurve",
-    "EnergyCurve", "Pace", "Source", "channel_role", "counter_faults", "energy_curve", "freezes",
-    "glitches", "implausible_power_w", "integrate", "is_long", "is_moving_average", "observed",
-    "pace_of", "unread", "updates", "without_glitches",
+    "EnergyCurve", "Pace", "Source", "UsedUntil", "channel_role", "counter_faults", "energy_curve",
+    "freezes", "glitches", "implausible_power_w", "insufficient_power", "integrate", "is_long",
+    "is_moving_average", "observed", "pace_of", "unread", "updates", "without_glitches",
 ]  # fmt: skip
 
 

@@ -2,10 +2,13 @@
 
 The bounds are those of :mod:`joulelab.sensors.plausibility`. Energy per time counts over stretches
 of seconds, since a busy machine stamps readings late. A single leap counts for no more than the
-bound allows, so that it alone does not discredit a source.
+bound allows, so that it alone does not discredit a source. Energy that is less than a component
+needs for its work counts over a whole recording: a wrong unit is wrong all the time.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -16,11 +19,14 @@ from joulelab.recording.trace import Readings
 from joulelab.sensors.plausibility import max_power_w
 from joulelab.sensors.sensor import Channel, Quantity
 
+LEAST_USE_S = 1.0  # Shorter use is lost between the kernel's ticks and the times of readings.
 MAX_LATENCY_S = 1.0  # How much later than its value a timestamp may be on a busy machine.
 STRETCHES_S = (5.0, 60.0)  # Over which a source is judged; a shorter recording as a whole.
 NEGATIVE_SHARE = 0.01  # Zero is uncertain by this share of the largest reading,
 NEGATIVE_W = 1.0  # or by this.
 READINGS_PER_BLOCK = 1 << 17
+UsedUntil = Callable[[Floats], Floats]
+"""Returns the use of a component until each time, in seconds of full use."""
 
 
 def glitches(channel: Channel, value: Floats) -> Bools:
@@ -54,13 +60,9 @@ def implausible_power_w(channel: Channel, readings: Readings, interval_s: float)
     if t_s.size < 2:
         return None
     length_s = np.diff(t_s)
-    if channel.quantity is Quantity.ENERGY:
-        energy_j = _counted_j(channel, value)
-    else:
-        spacing = spacing_s(channel, interval_s)
-        energy_j = value[1:] * np.where(length_s > GAP_FACTOR * spacing, spacing, length_s)
-        if np.mean(glitches(channel, value) & (value < 0)) > 0.5:
-            return float(np.median(value))
+    energy_j = _energy_j(channel, t_s, value, interval_s)
+    if np.mean(glitches(channel, value) & (value < 0)) > 0.5:
+        return float(np.median(value))
     bound_w = max_power_w(channel)
     most_j = np.clip(energy_j, 0.0, bound_w * (length_s + MAX_LATENCY_S))
     counted_j = np.concatenate(([0.0], np.cumsum(most_j)))
@@ -76,6 +78,32 @@ def implausible_power_w(channel: Channel, readings: Readings, interval_s: float)
     return None
 
 
+def insufficient_power(
+    channel: Channel, readings: Readings, interval_s: float, used: UsedUntil
+) -> tuple[float, float] | None:
+    """Return the mean power and use that show a source to be wrong; ``None`` if they do not.
+
+    Times in which a counter did not count are left out.
+    """
+    energy_j = used_s = length_s = 0.0
+    blocks = range(0, max(readings.t_ns.size - 1, 0), READINGS_PER_BLOCK)
+    for first in blocks if channel.least_use_w else ():
+        block = slice(first, first + READINGS_PER_BLOCK + 1)
+        seen = np.isfinite(readings.value[block])
+        t_s = np.asarray(readings.t_ns[block][seen] * 1e-9, dtype=np.float64)
+        each_s = np.diff(t_s)
+        counted_j = _energy_j(channel, t_s, readings.value[block][seen], interval_s)
+        rose = (counted_j > 0) & (each_s > 0)
+        if channel.quantity is Quantity.POWER:
+            rose &= each_s <= GAP_FACTOR * spacing_s(channel, interval_s)
+        energy_j += float(counted_j[rose].sum())
+        used_s += float(np.diff(used(t_s))[rose].sum())
+        length_s += float(each_s[rose].sum())
+    if used_s < LEAST_USE_S or energy_j >= channel.least_use_w * used_s:
+        return None
+    return energy_j / length_s, used_s / length_s
+
+
 def _is_plausible(channel: Channel, readings: Readings, first: int) -> bool:
     """Report whether a block of readings never exceeds the bound."""
     block = slice(first, first + READINGS_PER_BLOCK + 1)
@@ -84,6 +112,14 @@ def _is_plausible(channel: Channel, readings: Readings, first: int) -> bool:
         return not glitches(channel, value).any()
     length_s = np.diff(readings.t_ns[block]) * 1e-9
     return not np.any(_counted_j(channel, value) > max_power_w(channel) * length_s)
+
+
+def _energy_j(channel: Channel, t_s: Floats, value: Floats, interval_s: float) -> Floats:
+    """Return the energy between readings; power is not believed for longer than it is new."""
+    if channel.quantity is Quantity.ENERGY:
+        return _counted_j(channel, value)
+    length_s, spacing = np.diff(t_s), spacing_s(channel, interval_s)
+    return value[1:] * np.where(length_s > GAP_FACTOR * spacing, spacing, length_s)
 
 
 def _counted_j(channel: Channel, value: Floats) -> Floats:
