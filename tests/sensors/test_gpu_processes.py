@@ -93,6 +93,14 @@ def test_garbage_from_the_driver_is_left_out(board, host):
     assert use.scan({OURS}, TABLE, 1.0).all_s == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("pid", [0, 268435456, 2**32 - 1])
+def test_a_list_that_the_binding_misreads_names_no_process(board, host, pid):
+    """As nvidia-ml-py 12.535.77, which takes an entry for larger than it is."""
+    board.processes = (OURS, pid)
+    with pytest.raises(UseUnknown, match=rf"misreads .* \(pid {pid}\): run `pip install --upgrade"):
+        GpuUse("gpu:0", "GPU-1", host).scan({OURS}, TABLE, 1.0)
+
+
 def test_an_invisible_process_is_not_the_jobs(board, host):
     use = GpuUse("gpu:0", "GPU-1", host)
     board.processes = (OURS, 999)

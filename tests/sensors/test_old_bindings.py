@@ -137,6 +137,31 @@ def test_an_empty_package_of_that_name_is_named_by_its_place(monkeypatch, tmp_pa
     assert str(tmp_path / "pynvml") in absence.reason
 
 
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("print 'for Python 2'", "cannot be imported: SyntaxError"),
+        ("import missing_module", "cannot be imported: ModuleNotFoundError"),
+        ("import warnings\nwarnings.warn('deprecated', FutureWarning)", "it has no nvmlInit"),
+    ],
+)
+def test_a_binding_that_cannot_be_imported_is_named_and_one_that_warns_is_used(
+    tmp_path, content, problem
+):
+    (tmp_path / "pynvml.py").write_text(content)
+    program = "from joulelab.sensors.nvml import discover_gpus; print(discover_gpus()[1])"
+    done = subprocess.run(
+        [sys.executable, "-W", "error::FutureWarning", "-c", program],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert problem in done.stdout
+    assert ("pip install --upgrade nvidia-ml-py" in done.stdout) is ("imported" in problem)
+    assert "deprecated" not in done.stderr
+
+
 def _not_installed(name):
     raise nvml_binding.metadata.PackageNotFoundError(name)
 
@@ -173,6 +198,9 @@ def test_a_missing_function_leaves_the_others(monkeypatch, old, function, how):
     assert {sensor.channels[one.channel].component for one in readings} == {"gpu:0"}
     assert any(channel.gives_energy for channel in sensor.channels)
     assert all(one.reason for one in absent)
+    if how == "the binding lacks it":
+        # The driver may well support it.
+        assert all(one.reason.startswith("pynvml 11.4.1 hides") for one in absent)
     sensor.close()
     assert len(describe().gpus) == 1
 
@@ -187,6 +215,15 @@ def test_a_lost_gpu_is_named_and_the_other_is_measured(monkeypatch):
     sensor.close()
     assert library.open == 0
     assert [gpu.index for gpu in describe().gpus] == [0, 1]
+
+
+def test_a_gpu_that_may_not_be_opened_has_a_hint(monkeypatch):
+    code = pynvml.NVML_ERROR_NO_PERMISSION
+    machine(monkeypatch, FakeGpu("GPU-a", errors={"nvmlDeviceGetHandleByIndex": code}))
+    sensors, [absence] = discover_gpus()
+    assert sensors == []
+    assert absence.reason.startswith("cannot open this GPU")
+    assert "/dev/nvidia" in absence.hint
 
 
 def test_a_refused_gpu_has_a_hint(monkeypatch):

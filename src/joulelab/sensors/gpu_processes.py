@@ -13,6 +13,7 @@ from joulelab.sensors.nvml_binding import (
     NOT_FOUND,
     NOT_SUPPORTED,
     SUCCESS,
+    UPGRADE_HINT,
     NvmlError,
     call,
 )
@@ -20,6 +21,8 @@ from joulelab.sensors.processes import PROC, Key, Process, sees_whole_machine
 
 CLOCK_SLACK_US = 1_000_000
 """A sample's timestamp may be at most this far in the future."""
+MOST_PID = 1 << 22
+"""The kernel's largest (PID_MAX_LIMIT, linux/threads.h)."""
 TRIES = 3
 """How often samples are requested while new ones keep coming."""
 
@@ -99,7 +102,15 @@ class GpuUse:
         except NvmlError as error:
             if error.code not in (NOT_SUPPORTED, FUNCTION_NOT_FOUND):
                 raise
-        return computing, {int(one.pid) for one in found}
+        present = {int(one.pid) for one in found}
+        wrong = next((pid for pid in present if not 0 < pid <= MOST_PID), None)
+        if wrong is not None:
+            # nvidia-ml-py 12.535.77 takes an entry for larger than it is.
+            raise UseUnknown(
+                f"nvidia-ml-py misreads the driver's list of processes (pid {wrong}): "
+                f"{UPGRADE_HINT}"
+            )
+        return computing, present
 
     def _utilization(self) -> tuple[dict[int, float], NvmlError | None]:
         """SM utilisation by process since the last scan, 0 to 1; or why there is none."""

@@ -273,6 +273,9 @@ class NvmlSensor:
 
     def _refused(self, board: Board, source: str, error: NvmlError) -> None:
         reason, hint = f"this GPU or driver does not support it: {error}", error.hint
+        if error.hint:
+            # The driver was not asked.
+            reason = str(error)
         if error.code == NO_PERMISSION:
             reason, hint = f"the driver refuses it: {error}", PERMISSION_HINT
         if board.virtual:
@@ -311,7 +314,10 @@ def discover_gpus(
             limit_s = max(until_s - time.monotonic(), LEAST_ANSWER_S)
             sensor = within(limit_s, partial(NvmlSensor, board, periods_s))
         except NvmlError as error:
-            absences.append(Absence(board.component, "nvml", f"cannot open this GPU: {error}"))
+            hint = PERMISSION_HINT if error.code == NO_PERMISSION else error.hint
+            absences.append(
+                Absence(board.component, "nvml", f"cannot open this GPU: {error}", hint)
+            )
             continue
         absences += sensor.absent
         if sensor.channels:

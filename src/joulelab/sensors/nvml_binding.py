@@ -9,6 +9,7 @@ an :class:`NvmlError`. Constants are numbers of NVML's ABI, since an old binding
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable
 from ctypes import ArgumentError
 from functools import partial
@@ -19,10 +20,14 @@ from typing import Any, NoReturn, TypeVar
 
 from joulelab.format import duration
 
+_import_problem = ""
 try:
-    import pynvml as _binding
-except Exception:  # noqa: BLE001  (a package of that name may fail in any way)
-    _binding = None
+    with warnings.catch_warnings():
+        # The package pynvml warns of itself since version 12, which some turn into an error.
+        warnings.simplefilter("ignore")
+        import pynvml as _binding
+except Exception as error:  # noqa: BLE001  (a package of that name may fail in any way)
+    _binding, _import_problem = None, f"{type(error).__name__}: {error}"
 
 SUCCESS = 0
 NOT_SUPPORTED = 3
@@ -52,6 +57,7 @@ Answer = TypeVar("Answer")
 _DRIVER_ERROR: type[Exception] = getattr(_binding, "NVMLError", OSError)
 HIDING_PACKAGE = "pynvml"
 UNINSTALL_HINT = f"run `pip uninstall {HIDING_PACKAGE}`"
+UPGRADE_HINT = "run `pip install --upgrade nvidia-ml-py`"
 
 
 class NvmlError(Exception):
@@ -129,11 +135,15 @@ def _raise(error: Exception) -> NoReturn:
 def _driver_error(error: Any) -> NvmlError:
     text = str(error)
     # Old bindings format the driver's bytes.
-    return NvmlError(text.removeprefix("b'").removesuffix("'"), int(error.value))
+    text = text.removeprefix("b'").removesuffix("'").removesuffix(".")
+    return NvmlError(text, int(error.value))
 
 
 def _binding_error(problem: str) -> NvmlError:
     """Explain why the imported binding cannot make a call."""
+    if _binding is None:
+        text = f"the binding nvidia-ml-py cannot be imported: {_import_problem}"
+        return NvmlError(text, FUNCTION_NOT_FOUND, UPGRADE_HINT)
     file = getattr(_binding, "__file__", None) or ""
     if Path(file).name != "__init__.py":
         # nvidia-ml-py is a single file.
