@@ -237,11 +237,14 @@ def test_a_gpu_is_shared_with_another_process(start, monkeypatch):
     sensor.close()
 
 
-def test_a_process_that_holds_a_gpu_is_named_at_once_and_not_as_a_user(start, monkeypatch):
+@pytest.mark.parametrize("unsupported", [(), ("nvmlDeviceGetProcessUtilization",)])
+def test_a_process_that_holds_a_gpu_is_named_at_once_and_not_as_a_user(
+    start, monkeypatch, unsupported
+):
     monkeypatch.setattr(sharing, "CPU_SHARE", 1.0)
     monkeypatch.setattr(sharing, "LEAST_APART_NS", 0)
     job, other = (start("import sys; sys.stdin.readline()") for _ in range(2))
-    board = fake_nvml.FakeGpu("GPU-1", processes=(other.pid,))
+    board = fake_nvml.FakeGpu("GPU-1", processes=(other.pid,), unsupported={*unsupported})
     fake_nvml.install(monkeypatch, fake_nvml.FakeNvml([board]))
     gpus = [GpuUse("gpu:0", "GPU-1")]
     sensor = SharingSensor(lambda: [job.pid], gpus, host=False, mark=MARK, recorder_pid=0)

@@ -170,13 +170,14 @@ class IdleMeasurement:
     def _select(self, window: Window) -> None:
         self.window, self._used = window, self._use(window)
         start_ns = window.start_ns - REPORT_EVERY_S / _NS
-        users = other_processes(self._trace, start_ns, window.stop_ns)
+        held = other_processes(self._trace, start_ns, window.stop_ns, worked=False)
+        # Where the use of each process is unknown, those that have a context may have worked.
+        users = held | other_processes(self._trace, start_ns, window.stop_ns)
         self.load = {}
         for name, fraction in self._used.items():
             if fraction > self._idle_fraction(name):
                 named = users.get(name)
                 self.load[name] = Load(min(fraction, 1.0), str(named) if named else "")
-        held = other_processes(self._trace, start_ns, window.stop_ns, worked=False)
         for name, holders in held.items():
             self.load.setdefault(name, Load(0.0, str(holders)))
 

@@ -36,7 +36,17 @@ class Use(NamedTuple):
 
 
 class UseUnknown(Exception):
-    """It is unknown how a component's use is divided; the message says why."""
+    """It is unknown how a component's use is divided; the message says why.
+
+    Attributes:
+        holders: Other processes that have a context for computing, which may use it.
+    """
+
+    def __init__(
+        self, message: str, holders: Mapping[Key, tuple[str, float]] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.holders = holders or {}
 
 
 class GpuUse:
@@ -76,21 +86,22 @@ class GpuUse:
         if pids or is_busy:
             self._check_namespace(pids, table)
         others = pids - set(job)
-        if refused is not None:
-            if others:
-                names = ", ".join(f"{_name(pid, table)} (pid {pid})" for pid in sorted(others))
-                raise UseUnknown(
-                    f"{names} may use it too, and the driver does not report the use of each "
-                    f"process: {refused}"
-                )
-            used_s = duration_s if pids else 0.0
-            return Use(used_s, used_s, {})
         used = {pid: utilization.get(pid, 0.0) * duration_s for pid in pids}
         named = {
             (table[pid].key if pid in table else (pid, 0)): (_name(pid, table), used[pid])
             for pid in others
             if used[pid] or pid in computing
         }
+        if refused is not None:
+            if others:
+                names = ", ".join(f"{_name(pid, table)} (pid {pid})" for pid in sorted(others))
+                raise UseUnknown(
+                    f"{names} may use it too, and the driver does not report the use of each "
+                    f"process: {refused}",
+                    named,
+                )
+            used_s = duration_s if pids else 0.0
+            return Use(used_s, used_s, {})
         return Use(sum(used[pid] for pid in pids - others), sum(used.values()), named)
 
     def _present(self) -> tuple[set[int], set[int]]:

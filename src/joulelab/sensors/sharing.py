@@ -202,6 +202,8 @@ class SharingSensor:
                     use = self._gpus[component].scan(self._job.members, table, duration_s)
             except (UseUnknown, OSError, ValueError) as error:
                 found += [Gap(t_ns, 2 * position + k, str(error)) for k in (0, 1)]
+                if isinstance(error, UseUnknown) and before:
+                    found += self._name(component, error.holders, 0.0, t_ns)
                 continue
             if before:
                 found += self._count(component, use, t_ns)
@@ -226,8 +228,14 @@ class SharingSensor:
     def _count(self, component: str, use: Use, t_ns: int) -> list[SensorEvent]:
         all_s, own_s = self._counted[component]
         self._counted[component] = all_s + use.all_s, own_s + use.job_s
+        return self._name(component, use.others, use.all_s, t_ns)
+
+    def _name(
+        self, component: str, used: Mapping[Key, tuple[str, float]], all_s: float, t_ns: int
+    ) -> list[SensorEvent]:
+        """Add up what other processes used, and name them if it is time to."""
         others = self._others[component]
-        others.add(use.others, use.all_s)
+        others.add(used, all_s)
         report = others.report(t_ns)
         return [] if report is None else [report]
 
