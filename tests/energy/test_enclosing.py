@@ -141,6 +141,17 @@ def test_a_meter_below_its_measured_parts_is_named_once():
     assert energies(machine({"gpu:0": 300.0, "node": 290.0}), (2, 8))[0].notes == ()
 
 
+def test_a_meter_below_another_that_it_contains_is_named():
+    """Two power supplies deliver what a machine takes, or one of the meters is wrong."""
+    parts = {"gpu:0": 300.0, "node": 450.0}
+    [low] = energies(machine({**parts, "psu:0": 100.0, "psu:1": 220.0}), (2, 12))
+    [note] = low.notes
+    assert note.startswith("psu:0 + psu:1: ")
+    assert "reports less than node, which it contains" in note
+    [right] = energies(machine({**parts, "psu:0": 240.0, "psu:1": 250.0}), (2, 12))
+    assert right.notes == ()
+
+
 def test_idle_power_of_a_meter_is_subtracted_and_measured_like_any():
     trace = machine(WORKSTATION)
     point = IdleMeasurement(trace, 0, 10 * S, 10.0).point()

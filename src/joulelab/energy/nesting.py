@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from joulelab.energy.component_energy import ComponentEnergy, sensor_of
@@ -198,11 +198,13 @@ class Enclosure:
         meters: Their energies, by name.
         parts: The energies in the total that they contain, by name.
         lost: What they contain that has no energy in the total.
+        inner: The energies of meters next to the total that they contain, by name.
     """
 
     meters: Mapping[str, ComponentEnergy]
     parts: Mapping[str, ComponentEnergy]
     lost: tuple[str, ...] = ()
+    inner: Mapping[str, ComponentEnergy] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -270,23 +272,33 @@ class Enclosure:
 
     @property
     def contradiction(self) -> str:
-        """Explain that the meters measure less than their measured parts; empty if they do not."""
-        parts = {
+        """Explain that the meters measure less than what they contain; empty if they do not.
+
+        That is their measured parts in the total, and meters of each kind around some of them.
+        """
+        measured = {
             name: one
             for name, one in self.parts.items()
             if one.provenance is not Provenance.ESTIMATED
         }
+        kinds: dict[str, dict[str, ComponentEnergy]] = {}
+        for name, one in self.inner.items():
+            kinds.setdefault(kind_of(name), {})[name] = one
+        less = next(filter(self._is_less_than, (measured, *kinds.values())), None)
+        if less is None:
+            return ""
+        return (
+            f"{self.name}: {self.source} reports less than {join_words([*less])}, which it "
+            "contains: its unit, or the list of what it contains, is wrong"
+        )
+
+    def _is_less_than(self, parts: Mapping[str, ComponentEnergy]) -> bool:
+        """Report whether parts have more energy than the meters, beyond their uncertainty."""
         measured_j = math.fsum(one.gross_j for one in parts.values())
         every = (*self.meters.values(), *parts.values())
         uncertainty_j = math.hypot(*(one.uncertainty_j for one in every))
         missing_j = measured_j - self.gross_j
-        if not missing_j > math.hypot(CONTRADICTION * measured_j, 3 * uncertainty_j):
-            return ""
-        names = join_words([*parts])
-        return (
-            f"{self.name}: {self.source} reports less than {names}, which it contains: its unit, "
-            "or the list of what it contains, is wrong"
-        )
+        return missing_j > math.hypot(CONTRADICTION * measured_j, 3 * uncertainty_j)
 
 
 def enclosures(
@@ -312,6 +324,7 @@ def enclosures(
             {name: enclosing[name] for name in names},
             {name: part for name, part in components.items() if name in parts},
             tuple(sorted(parts - known)),
+            {name: one for name, one in enclosing.items() if name in parts and name not in names},
         )
         for parts, names in sorted(found, key=lambda one: -_rank(one[1][0]))
     ]

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from doubtful_traces import COUNTER, POWER, RING, energy, times, trace_of
+from doubtful_traces import COUNTER, POWER, RAPL, RING, energy, times, trace_of
 
 from joulelab.energy.signal import channel_role
+from joulelab.sensors.sensor import Quantity
 
 AVERAGE = replace(POWER, window_s=1.0, gain_uncertainty=0.065)
 SAMPLES = replace(RING, gain_uncertainty=0.065)
@@ -64,6 +65,48 @@ def test_a_counter_below_the_power_is_named_and_the_preferred_source_is_used():
     assert part.source == "nvml.energy_counter"
     assert part.interval_j[0] < 0.6 * OWN_W * 13 < OWN_W * 13 < part.interval_j[1] * 1.1
     assert any("counted 0.600 times" in note and "wrong" in note for note in found.notes)
+
+
+RAPL_POWER = replace(POWER, component="cpu:0", source="hwmon.power1", max_power_w=None, priority=2)
+SOCKET = replace(RAPL, source="amd_energy.Esocket0", priority=1)
+INSTANT = replace(POWER, source="nvml.power_instant", priority=2)
+
+
+@pytest.mark.parametrize("ratio", [0.001, 0.6, 1.02, 2.5, 30.0])
+@pytest.mark.parametrize(
+    ("preferred", "other"), [(RAPL, RAPL_POWER), (RAPL, SOCKET), (INSTANT, POWER)]
+)
+def test_any_two_sources_that_differ_are_named_and_the_preferred_is_used(preferred, other, ratio):
+    t_s = times(30.0)
+    found = energy(
+        trace_of(
+            *(
+                (one, t_s, one_w * (t_s if one.quantity is Quantity.ENERGY else np.ones_like(t_s)))
+                for one, one_w in ((preferred, 30.0), (other, 30.0 * ratio))
+            )
+        )
+    )
+    [part] = found.components.values()
+    assert part.source == preferred.source
+    assert part.interval_j[1] > 0.95 * max(1.0, ratio) * 30.0 * 26
+    notes = [note for note in found.notes if "one of them is wrong" in note]
+    assert len(notes) == (0 if ratio == 1.02 else 1)
+    assert all(f"{preferred.source} is used" in note for note in notes)
+    assert not any("superchip" in note for note in found.notes)
+
+
+def test_power_that_is_read_at_moments_does_not_contradict_its_mean():
+    """Of an uneven load, 25 ms each 100 ms, next to means of 1 s."""
+    random = np.random.default_rng(3)
+    fine_w = random.choice([100.0, 700.0], 200).repeat(30)
+    fine_s = 10.0 + 0.01 * np.arange(fine_w.size)
+    power_s = times(58.0)
+    at = np.searchsorted(fine_s, power_s)
+    mean_w = np.array([fine_w[max(i - 100, 0) : i + 1].mean() for i in at])
+    instant = replace(INSTANT, window_s=0.025)
+    average = replace(POWER, window_s=1.0)
+    found = energy(trace_of((instant, power_s, fine_w[at]), (average, power_s, mean_w)))
+    assert found.notes == ()
 
 
 @pytest.mark.parametrize("ratio", [0.95, 1.0, 1.05])

@@ -176,56 +176,90 @@ def energy_curve(sources: Sequence[Source], edges_s: Floats) -> ComponentCurve |
 def _without_contradictions(
     sources: Sequence[Source],
 ) -> tuple[Sequence[Source], list[Incident]]:
-    """Compare power with the counters next to it, and keep one of two that contradict."""
-    kept = [*sources]
-    power = next((one for one in kept if one.channel.quantity is Quantity.POWER), None)
+    """Compare the sources of a component, and keep one of two that contradict each other.
+
+    Power is compared with every counter, and what is left of each quantity with its first.
+    """
+    kept: list[Source | None] = [*sources]
+    counters, powers = (
+        [i for i, one in enumerate(sources) if one.channel.quantity is quantity]
+        for quantity in (Quantity.ENERGY, Quantity.POWER)
+    )
+    pairs = [(powers[0], i) for i in counters if powers]
+    pairs += [(some[0], i) for some in (counters, powers) for i in some[1:]]
     incidents: list[Incident] = []
-    for counter in sources if power else ():
-        if (
-            power is None
-            or counter.channel.quantity is not Quantity.ENERGY
-            or counter.channel.provenance is not power.channel.provenance
-            or _seem_to_agree(power, counter)
-        ):
-            continue
-        first_s, last_s = (counter.readings.t_ns[[0, -1]] * 1e-9).tolist()
-        edges_s = stretch_edges_s(counter.channel, first_s, last_s, CHECK_UPDATES)
-        curves = [_source_curve(one, edges_s) for one in (power, counter)]
-        if curves[0] is None or curves[1] is None:
-            continue
-        found = contradiction(power.channel, curves[0], counter.channel, curves[1])
-        if found is None:
-            continue
-        ratio, incident = found
-        incidents.append(incident)
-        is_power = ratio > 1 or power.channel.priority < counter.channel.priority
-        used, left_out = (power, counter) if is_power else (counter, power)
-        wider = replace(used, channel=widen(used.channel, ratio if is_power else 1 / ratio))
-        kept = [wider if one is used else one for one in kept if one is not left_out]
-        if not is_power:
-            break
-        power = wider
-    return kept, incidents
+    for i, k in pairs:
+        one, other = kept[i], kept[k]
+        found = one and other and _contradiction(one, other)
+        if found:
+            incidents.append(found.incident)
+            used, left_out = (i, k) if found.used is one else (k, i)
+            wider = widen(found.used.channel, found.ratio)
+            kept[used], kept[left_out] = replace(found.used, channel=wider), None
+    return [one for one in kept if one], incidents
 
 
-def _seem_to_agree(power: Source, counter: Source) -> bool:
+class _Contradiction(NamedTuple):
+    """What two sources of a component show that contradict each other."""
+
+    used: Source
+    ratio: float  # The other's energy over that of the source that is used.
+    incident: Incident
+
+
+def _contradiction(one: Source, other: Source) -> _Contradiction | None:
+    """Compare two sources, of which the second is a counter if they differ in quantity."""
+    if one.channel.provenance is not other.channel.provenance or _seem_to_agree(one, other):
+        return None
+    first_s, last_s = (other.readings.t_ns[[0, -1]] * 1e-9).tolist()
+    edges_s = stretch_edges_s(other.channel, first_s, last_s, CHECK_UPDATES)
+    curves = [_source_curve(source, edges_s) for source in (one, other)]
+    if curves[0] is None or curves[1] is None:
+        return None
+    found = contradiction(one.channel, curves[0], other.channel, curves[1])
+    if found is None:
+        return None
+    ratio, is_first, incident = found
+    used = one if is_first else other
+    return _Contradiction(used, ratio if is_first else 1 / ratio, incident)
+
+
+def _seem_to_agree(one: Source, other: Source) -> bool:
     """Report at little cost whether a closer comparison of two sources is needless."""
-    known, counted = (np.isfinite(one.readings.value) for one in (power, counter))
-    t_ns, power_w = power.readings.t_ns[known], power.readings.value[known]
-    counted_ns, counted_j = counter.readings.t_ns[counted], counter.readings.value[counted]
-    if counted_ns.size < 2 or t_ns.size < 2:
+    known = [_finite(source.readings) for source in (one, other)]
+    if any(readings.t_ns.size < 2 for readings in known):
         return True
-    first_ns, last_ns = max(t_ns[0], counted_ns[0]), min(t_ns[-1], counted_ns[-1])
-    first, last = np.searchsorted(counted_ns, (first_ns, last_ns))
-    last = min(int(last), counted_ns.size - 1)
-    if last <= first:
-        return True
-    inside = slice(*np.searchsorted(t_ns, (counted_ns[first], counted_ns[last])))
-    if inside.stop <= inside.start:
-        return False
-    took_s = float(counted_ns[last] - counted_ns[first]) * 1e-9
-    counted_w = float(counted_j[last] - counted_j[first]) / took_s
-    return abs(counted_w / max(float(power_w[inside].mean()), 1e-9) - 1) < CONTRADICTION / 2
+    first_ns = max(int(readings.t_ns[0]) for readings in known)
+    last_ns = min(int(readings.t_ns[-1]) for readings in known)
+    # Of a counter, only what is between two of its readings is known.
+    for source, readings in zip((one, other), known, strict=True):
+        inside = _within(readings, first_ns, last_ns)
+        if source.channel.quantity is Quantity.ENERGY:
+            if inside.t_ns.size < 2:
+                return True
+            first_ns, last_ns = int(inside.t_ns[0]), int(inside.t_ns[-1])
+    means_w = []
+    for source, readings in zip((one, other), known, strict=True):
+        inside = _within(readings, first_ns, last_ns)
+        if not inside.t_ns.size:
+            return False
+        if source.channel.quantity is Quantity.POWER:
+            means_w.append(float(inside.value.mean()))
+        else:
+            took_s = float(inside.t_ns[-1] - inside.t_ns[0]) * 1e-9
+            means_w.append(float(inside.value[-1] - inside.value[0]) / max(took_s, 1e-9))
+    return abs(means_w[1] / max(means_w[0], 1e-9) - 1) < CONTRADICTION / 2
+
+
+def _finite(readings: Readings) -> Readings:
+    seen = np.isfinite(readings.value)
+    return Readings(readings.t_ns[seen], readings.value[seen])
+
+
+def _within(readings: Readings, first_ns: int, last_ns: int) -> Readings:
+    start = np.searchsorted(readings.t_ns, first_ns)
+    stop = np.searchsorted(readings.t_ns, last_ns, side="right")
+    return Readings(readings.t_ns[start:stop], readings.value[start:stop])
 
 
 def _combine(

@@ -120,31 +120,33 @@ def _compare(
 
 
 def contradiction(
-    power: Channel, curve: EnergyCurve, counter_channel: Channel, counter: EnergyCurve
-) -> tuple[float, Incident] | None:
-    """Return by how much a counter contradicts power readings, with a note; ``None`` if it agrees.
+    first: Channel, curve: EnergyCurve, second: Channel, other: EnergyCurve
+) -> tuple[float, bool, Incident] | None:
+    """Return by how much the second source contradicts the first; ``None`` if they agree.
 
-    Where a counter counts more than the power, it may be that of a superchip's whole module: the
-    power is then the component's own. No module draws many times as much. Otherwise the preferred
+    Where a GPU's counter counts more than the power, it may be that of a superchip's whole module:
+    the power is then the GPU's own. No module draws many times as much. Otherwise the preferred
     source is used.
+
+    Returns:
+        The ratio of their energies, whether the first is used, and a note.
     """
-    found = _compare(curve, counter_channel, counter, CHECK_UPDATES)
+    found = _compare(curve, second, other, CHECK_UPDATES)
     if found is None or not found.contradicts:
         return None
     ratio = found.total_ratio
+    is_counted = second.quantity is Quantity.ENERGY
+    may_be_module = first.quantity is not second.quantity and first.component.startswith("gpu")
+    is_first = (may_be_module and ratio > 1) or first.priority <= second.priority
+    text = "one of them is wrong"
+    if may_be_module and 1 < ratio < MODULE_RATIO:
+        text = "on superchips it is the whole module's"
     text = (
-        f"{power.component}: {counter_channel.source} counted {number(ratio)} times what "
-        f"{power.source} reports: "
+        f"{first.component}: {second.source} {'counted' if is_counted else 'shows'} "
+        f"{number(ratio)} times what {first.source} reports: {text}; "
+        f"{(first if is_first else second).source} is used, and its interval allows for both"
     )
-    if 1 < ratio < MODULE_RATIO:
-        text += (
-            f"on superchips it is the whole module's; {power.source} is used, and its interval "
-            "allows for both"
-        )
-    else:
-        first = power if ratio > 1 else min(power, counter_channel, key=lambda one: one.priority)
-        text += f"one of them is wrong; {first.source} is used, and its interval allows for both"
-    return ratio, Incident(-math.inf, math.inf, text)
+    return ratio, is_first, Incident(-math.inf, math.inf, text)
 
 
 def widen(channel: Channel, ratio: float) -> Channel:
