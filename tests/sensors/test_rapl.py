@@ -315,6 +315,15 @@ def test_a_package_above_what_it_can_draw_is_refused(
         assert sensors[0].channels[0].max_power_w == (5 * rated_w if rated_w else 2000)
 
 
+@pytest.mark.parametrize("rated", [125, 125_000])
+def test_a_limit_in_watts_or_milliwatts_does_not_refuse_the_counter(tmp_path, monkeypatch, rated):
+    path = zone(tmp_path, "intel-rapl:0", "package-0", 10_000_000)
+    (path.parent / "constraint_0_max_power_uw").write_text(str(rated))
+    Clock(monkeypatch, {path: lambda _: 90})
+    [sensor], _ = discover_rapl(["cpu"], root=tmp_path)
+    assert sensor.channels[0].max_power_w == 2000
+
+
 def test_a_burst_at_the_start_refuses_nothing(tmp_path, monkeypatch):
     path = zone(tmp_path, "intel-rapl:0", "package-0", 10_000_000)
     Clock(monkeypatch, {path: lambda t_s: 300 if t_s < 100.06 else 5})

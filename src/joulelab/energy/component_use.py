@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from joulelab.energy.signal import UsedUntil
@@ -25,5 +23,7 @@ def used_until(trace: Trace, component: str) -> UsedUntil | None:
             used_s = readings.value[seen]
             if is_gpu:
                 used_s = np.cumsum(used_s / 100 * np.diff(t_s, prepend=t_s[:1]))
-            return partial(np.interp, xp=t_s, fp=used_s) if t_s.size > 1 else None
+            if t_s.size < 2:
+                return None
+            return lambda at_s: np.asarray(np.interp(at_s, t_s, used_s))
     return None
