@@ -263,10 +263,11 @@ RHYTHMS = {
 }
 
 
-def is_covered(seed, rhythm, load=None, threads=None, least_share=0.05):
+def is_covered(seed, rhythm, load=None, threads=None, shares=(0.05, 0.6), full_w=None):
     """Whether the idle power of a host of unknown kind is in its interval, next to a load."""
     draw = np.random.default_rng(seed)
-    idle_w, share = draw.uniform(2.0, 80.0), draw.uniform(least_share, 0.6)
+    idle_w, share = draw.uniform(2.0, 80.0), draw.uniform(*shares)
+    idle_w = idle_w if full_w is None else share * full_w
     drawn, exponent = int(draw.choice([2, 8, 128])), draw.uniform(0.5, 1.0)
     threads = threads or drawn
     drawn = draw.choice([0, 0.002, 0.005, 0.01, 0.02, 0.04, 0.1, 0.5, 0.9])
@@ -295,8 +296,14 @@ def test_any_load_during_an_idle_measurement_is_in_its_interval(rhythm):
 @pytest.mark.parametrize("load", [0.02, 0.03, 0.045])
 def test_a_load_that_counts_as_idle_is_in_the_interval(load):
     """On two threads, whose use raises power the most before it counts; shares of 2 to 60 %."""
-    covered = [is_covered(seed, "constant", load, 2, 0.02) for seed in range(100)]
+    covered = [is_covered(seed, "constant", load, 2, (0.02, 0.6)) for seed in range(100)]
     assert np.mean(covered) >= 0.95
+
+
+@pytest.mark.parametrize("load", [0.1, 0.5, 0.95])
+def test_a_laptop_that_idles_on_next_to_nothing_is_in_the_interval_of_a_busy_one(load):
+    covered = [is_covered(seed, "constant", load, 8, (0.005, 0.03), 40.0) for seed in range(20)]
+    assert all(covered)
 
 
 def test_net_energy_over_a_busy_idle_measurement_covers_the_truth():

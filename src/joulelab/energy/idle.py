@@ -50,9 +50,10 @@ IDLE_CPU_FRACTION = 0.005
 OWN_LOAD = 0.1
 """The recorder and a program that pauses use at most this many hardware threads: whatever the job
 uses beyond that, its other processes and threads do."""
-LEAST_IDLE_SHARE = 0.03
-"""Least idle power relative to full power. A bound of this project: a desktop processor with
-about 4 of 125 W and a graphics card with 15 of 450 W are at it; an H100 has 0.1 (70 of 700 W), and
+LEAST_IDLE_SHARE = 0.005
+"""Least idle power relative to full power. A bound of this project: a laptop's processor in its
+deepest state draws about 0.3 W, of 55 W at its turbo limit (Core i7-1255U). A desktop processor
+with about 4 of 125 W and a graphics card with 15 of 450 W have 0.03, an H100 0.1 (70 of 700 W), and
 cloud machines on average 0.21 (:data:`joulelab.sensors.estimates.IDLE_SHARE`)."""
 TYPICAL_IDLE_SHARE = 0.05
 """The same where others used so little of a component that it counts as idle: of hosts whose shares
