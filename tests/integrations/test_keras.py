@@ -1,5 +1,6 @@
 """The Keras callback in real trainings of a second or less, with the PyTorch backend."""
 
+import contextlib
 import math
 import time
 
@@ -136,6 +137,31 @@ def test_a_callback_that_a_model_has_twice_counts_once(model, spans_of, check_su
     check_sums(callback.meter)
     assert len(history.history["energy_epoch_gross_j"]) == 2
     assert sum("fit_gross_j" in row for row in callback.history) == 1
+
+
+@pytest.mark.parametrize("call", ["fit", "evaluate", "failing fit"])
+@pytest.mark.parametrize("hook", ["on_train_begin", "on_train_batch_end", "on_epoch_end"])
+@ignore_copy_warning
+def test_what_other_models_do_within_a_fit_is_part_of_it(
+    model, spans_of, check_sums, energy_of, hook, call
+):
+    callback = EnergyCallback()
+
+    def run(*_, **__):
+        failing = [FailAt(2, RuntimeError)] if call == "failing fit" else []
+        other = keras.models.clone_model(model)
+        other.compile(optimizer="sgd", loss="mse")
+        with contextlib.suppress(RuntimeError):
+            getattr(other, call.split()[-1])(X, Y, verbose=0, callbacks=[callback, *failing])
+
+    fit(model, callback, type("Other", (keras.callbacks.Callback,), {hook: run})())
+    assert spans_of(callback.meter) == [["fit", EPOCH, EPOCH]]
+    check_sums(callback.meter)
+    *epochs, row = callback.history
+    assert [one["epoch"] for one in epochs] == [0, 1]
+    fits = callback.meter.spans_named("fit")
+    assert row["fit_gross_j"] == pytest.approx(energy_of(*fits), rel=1e-3)
+    assert callback.model is model
 
 
 def test_an_early_stop_ends_the_fit(model, spans_of, check_sums):

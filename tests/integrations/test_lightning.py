@@ -1,5 +1,6 @@
 """The Lightning callback in real trainings of a second or less."""
 
+import contextlib
 import csv
 import importlib
 import json
@@ -278,6 +279,37 @@ def test_a_callback_that_a_trainer_has_twice_counts_once(trainer_with, spans_of,
     check_sums(callback.meter)
     assert sum("energy/epoch_gross_j" in row for row in callback.history) == 2
     assert sum("energy/fit_gross_j" in row for row in callback.history) == 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize(
+    "hook", ["on_train_start", "training_step", "on_validation_epoch_end", "on_train_epoch_end"]
+)
+def test_what_other_trainers_do_within_a_fit_is_part_of_it(
+    trainer_with, spans_of, check_sums, energy_of, hook, fails
+):
+    callback, inner = EnergyCallback(), []
+
+    def train(model, *batch):
+        failing = Tiny(at=lambda _: 1 / 0 if fails else None)
+        inner.append(trainer_with(callback, max_epochs=1))
+        with contextlib.suppress(ZeroDivisionError):
+            inner[-1].fit(failing, data(), data())
+            inner[-1].test(failing, data(), verbose=False)
+        return getattr(Tiny, hook)(model, *batch)
+
+    model = type("Outer", (Tiny,), {hook: train})()
+    trainer_with(callback).fit(model, data(), data())
+    epoch = ["epoch", *[["step"]] * 5, ["validate"]]
+    assert spans_of(callback.meter) == [["fit", epoch, epoch]]
+    check_sums(callback.meter)
+    *epochs, row = callback.history
+    assert [one["epoch"] for one in epochs] == [0, 1]
+    fits = callback.meter.spans_named("fit")
+    assert row["energy/fit_gross_j"] == pytest.approx(energy_of(*fits), rel=1e-3)
+    inner[0].fit_loop.epoch_progress.reset()
+    inner[0].fit(Tiny(), data(), data())
+    assert spans_of(callback.meter) == [["fit", epoch]]
 
 
 def test_an_early_stop_ends_the_fit(trainer_with, spans_of, check_sums):

@@ -371,6 +371,29 @@ def test_a_training_within_another_one_is_part_of_it(trainer_with, spans_of, ene
     assert not any(rows_of(one, "energy_fit_gross_j") for one in inner)
 
 
+def test_what_other_trainers_evaluate_within_a_training_is_part_of_it(
+    trainer_with, spans_of, check_sums, energy_of
+):
+    callback, others = EnergyCallback(), []
+
+    class Evaluate(transformers.TrainerCallback):
+        def on_epoch_end(self, *_, **__):
+            others.append(trainer_with(callbacks=[callback]))
+            others[-1].evaluate()
+            others[-1].predict(Samples())
+
+    trainer = trainer_with(callbacks=[callback, Evaluate()], eval_strategy="epoch")
+    trainer.train()
+    epoch = [["epoch", *[["step"]] * 6], ["validate"]]
+    assert spans_of(callback.meter) == [["fit", *epoch, *epoch]]
+    check_sums(callback.meter)
+    assert [row["epoch"] for row in rows_of(trainer, "energy_epoch_gross_j")] == [1, 2]
+    [row] = rows_of(trainer, "energy_fit_gross_j")
+    fits = callback.meter.spans_named("fit")
+    assert row["energy_fit_gross_j"] == pytest.approx(energy_of(*fits), rel=1e-3)
+    assert not any(rows_of(one, "energy_fit_gross_j") for one in others)
+
+
 def test_a_callback_that_a_trainer_has_twice_counts_once(measured, spans_of, check_sums):
     trainer, callback = measured()
     trainer.add_callback(callback)

@@ -55,6 +55,11 @@ class HookSpans:
         self._open: list[Span] = []
         self._last_hook_ns = 0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether any span is open."""
+        return bool(self._open)
+
     def begin(self, name: str, /, **attributes: Any) -> Span | None:
         """Begin a span within the innermost open one; return ``None`` if nothing is measured."""
         if not self._is_recording:

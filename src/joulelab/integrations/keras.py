@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import sys
+import weakref
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 from joulelab.integrations.callback import EnergyHooks
 from joulelab.integrations.metrics import Metrics, stage_energy, stage_metrics
 
 try:
-    from keras.callbacks import Callback, History
+    from keras.callbacks import Callback, CallbackList, History
 except ImportError as error:
     raise ImportError(
         f"Keras cannot be imported ({error}); run pip install 'joulelab[integrations]', "
@@ -34,6 +37,8 @@ class EnergyCallback(EnergyHooks, Callback):  # type: ignore[misc]
     their own. A ``step`` is one step of the optimizer, with all the batches that it accumulates, or
     as many steps as Keras executes at a time.
 
+    What a model does with this callback within a call of another one is part of that call.
+
     The energy of an epoch is in its logs if it is computed at its end. Others are added to the
     model's history later.
 
@@ -49,6 +54,7 @@ class EnergyCallback(EnergyHooks, Callback):  # type: ignore[misc]
     _accumulated = 1
     _by_epoch: dict[float, Metrics]
     _saved: History | None = None
+    _callbacks: weakref.ref[CallbackList] | None = None  # of the measured call
 
     def close(self) -> None:
         """End all open spans and the recording, and compute the remaining metrics."""
@@ -60,6 +66,17 @@ class EnergyCallback(EnergyHooks, Callback):  # type: ignore[misc]
             self._complete_history()
             self._add_stage(self._end_fit())
         super().close()
+
+    def set_model(self, model: Any) -> None:
+        called_by = sys._getframe(1).f_locals.get("self")
+        if isinstance(called_by, CallbackList):
+            outer = None if self._callbacks is None else self._callbacks()
+            if self._spans.is_open and called_by is not outer and _is_running(outer):
+                # The loop that called this continues with the old list.
+                called_by.callbacks = [one for one in called_by.callbacks if one is not self]
+                return
+            self._callbacks = weakref.ref(called_by)
+        super().set_model(model)
 
     def set_params(self, params: dict[str, Any]) -> None:
         # Keras sets them when a call of the model begins, and not for validation within a fit.
@@ -161,3 +178,12 @@ class EnergyCallback(EnergyHooks, Callback):  # type: ignore[misc]
     def _add_stage(self, row: Metrics) -> None:
         if row:
             self.history.append(self._in_units(row))
+
+
+def _is_running(callbacks: CallbackList | None) -> bool:
+    """Whether a call with these callbacks has not returned yet, of which Keras gives no notice."""
+    frame: FrameType | None = sys._getframe() if callbacks is not None else None
+    while (frame := frame and frame.f_back) is not None:
+        if any(value is callbacks for value in frame.f_locals.values()):
+            return True
+    return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, wraps
 from typing import Any, ClassVar
 
 from joulelab.batches import UNKNOWN_TOKENS, TokenCounter, batch_size, count_tokens
@@ -26,8 +26,9 @@ class LightningHooks(EnergyHooks):
 
     The spans are ``fit`` > ``epoch`` > ``step``, with ``sanity_check``, ``validate`` and
     ``checkpoint`` where they happen, and ``validate``, ``test`` and ``predict`` on their own. A
-    ``step`` is one step of the optimiser, with all the batches that it accumulates. Of several
-    processes on one host the first one logs, for the whole host.
+    ``step`` is one step of the optimiser, with all the batches that it accumulates. What other
+    trainers with this callback do within a call of one is part of that call. Of several processes
+    on one host the first one logs, for the whole host.
 
     Args:
         meter: Meter to use. Default: a new one for each call of the trainer.
@@ -55,15 +56,20 @@ class LightningHooks(EnergyHooks):
         self._step_at: int | None = None
         self._logged_at = 0
         self._samples = 0.0
+        self._trainer: Trainer | None = None
         self._restore_trainer: Callable[[], None] | None = None
 
     def setup(self, trainer: Trainer, _: Any, stage: str) -> None:
+        outer = self._trainer
+        if outer is not None and outer is not trainer and not outer.state.stopped:
+            return
         if trainer.callbacks.count(self) > 1:
             # The loop over the callbacks that called this continues with the old list.
             trainer.callbacks = [*trainer.callbacks]
             trainer.callbacks.remove(self)
             return
         self._begin_call()
+        self._trainer = trainer
         self._logs = trainer.local_rank == 0
         self._is_recording = should_record(first=self._logs)
         if not self._is_recording:
@@ -213,7 +219,7 @@ class LightningHooks(EnergyHooks):
     def close(self) -> None:
         """End all open spans and the recording, without logging."""
         super().close()
-        self._step_at = None
+        self._trainer = self._step_at = None
         if self._restore_trainer is not None:
             self._restore_trainer()
             self._restore_trainer = None
@@ -222,6 +228,17 @@ class LightningHooks(EnergyHooks):
 def _logged_at(step: int) -> int:
     """Return the step under which Lightning logs what is known after a number of steps."""
     return max(0, step - 1)
+
+
+def _ignore_others(hook: Callable[..., None]) -> Callable[..., None]:
+    """Leave out calls of a hook by other trainers than the one that is measured."""
+
+    @wraps(hook)
+    def of_one(self: LightningHooks, trainer: Trainer, *args: Any, **options: Any) -> None:
+        if trainer is self._trainer:
+            hook(self, trainer, *args, **options)
+
+    return of_one
 
 
 def make_callback(package: str, install: str) -> Any:
@@ -234,7 +251,12 @@ def make_callback(package: str, install: str) -> Any:
         raise ImportError(message) from error
     module, logger = f"joulelab.integrations.{name}", logging.getLogger(package)
     contents = {"__doc__": LightningHooks.__doc__, "__module__": module, "_logger": logger}
-    return type("EnergyCallback", (LightningHooks, base), contents)
+    hooks = {
+        name: _ignore_others(hook)
+        for name, hook in vars(LightningHooks).items()
+        if name.startswith("on_") or name == "teardown"
+    }
+    return type("EnergyCallback", (LightningHooks, base), contents | hooks)
 
 
 EnergyCallback: Any

@@ -73,7 +73,7 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
         self._is_wrapped = False  # whether the end of the running train() will be noticed
         self._trainer: Trainer | None = None
         self._state: State | None = None
-        self._outer: list[Fit | None] = []  # of trainings within which another one runs
+        self._outer: list[Fit | None] = []  # of calls within which another trainer's runs
         self._attached: weakref.WeakSet[Trainer] = weakref.WeakSet()
         self._index = self._first_step = 0
         if trainer is not None:
@@ -166,11 +166,11 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
         self._restore_steps = [wrap_step(trainer, method, self._spans) for method in STEPS]
 
     def _begin(self, trainer: Trainer, name: str) -> None:
-        if name == "fit" and self._is_wrapped:
+        if self._outer or (self._is_wrapped and (name == "fit" or trainer is not self._trainer)):
+            # What another trainer does within a training is part of that.
             self._outer.append(self._fit)
             self._fit = None
-        if self._outer:
-            return  # a training within another one is part of that
+            return
         if name == "fit":
             self._begin_call()
             self._is_wrapped = True
@@ -185,8 +185,7 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
 
     def _end(self, trainer: Trainer, name: str) -> None:
         if self._outer:
-            if name == "fit":
-                self._fit = self._outer.pop()
+            self._fit = self._outer.pop()
             return
         if name == "fit":
             self._is_wrapped = False
