@@ -134,6 +134,13 @@ def test_a_given_meter_stays_open_and_options_reach_the_epochs():
     assert meter.spans_named("after")
 
 
+def test_a_loop_without_epochs_is_measured(capsys):
+    loop = joulelab.epochs(range(3, 3))
+    assert list(loop) == []
+    assert loop.energy.duration_s > 0
+    assert capsys.readouterr().err.startswith("joulelab: ")
+
+
 def test_asking_too_early_is_a_user_error():
     loop = joulelab.epochs(range(2))
     with pytest.raises(UserError, match="no epoch has begun"):

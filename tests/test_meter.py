@@ -137,6 +137,8 @@ def test_an_unknown_name_is_refused_with_the_known_ones(meter):
         pass
     with pytest.raises(ValueError, match=r"known: .*evaluate"):
         meter.energy("evaluat")
+    with meter.span("open"), pytest.raises(ValueError, match="span 'open' is still open"):
+        meter.energy("open")
 
 
 def test_a_span_begins_and_ends_once_and_has_an_energy_afterwards(meter):

@@ -349,7 +349,7 @@ class Meter:
         from joulelab.forecast.loop import EpochOptions, iterate_epochs  # noqa: PLC0415
 
         if total is None and isinstance(items, Sized):
-            total = len(items)
+            total = len(items) or None  # A training that was resumed after its end has none left.
         return iterate_epochs(self, items, EpochOptions(total=total, **options))
 
     @property
@@ -470,8 +470,13 @@ class Meter:
         stored, others = self._log.finished(name, attributes)
         windows = Windows.joined([stored.windows, Windows.of([_window(span) for span in others])])
         if not windows:
-            known = ", ".join(sorted(self._log.names())) or "none"
-            raise ValueError(f"no finished span named {name!r} with {attributes}; known: {known}")
+            names = sorted(self._log.names())
+            if name in names and not attributes:
+                raise ValueError(f"span {name!r} is still open")
+            wanted = f"{name!r} with {attributes}" if attributes else repr(name)
+            raise ValueError(
+                f"no finished span named {wanted}; known: {', '.join(names) or 'none'}"
+            )
         return windows
 
     def _estimator_until(self, t_ns: int) -> EnergyEstimator:
