@@ -197,6 +197,16 @@ def test_differences_between_the_groups_are_listed(tmp_path, write_run, syntheti
         assert caveat in found.caveats
 
 
+def test_a_setting_that_is_off_or_absent_is_not_set(tmp_path, write_run):
+    a = write_run(tmp_path / "a", 300.0, settings={"sensors": None, "wait": False, "span": None})
+    b = write_run(tmp_path / "b", 300.0, settings={"sensors": ["gpu"], "interval_s": None})
+    c = write_run(tmp_path / "c", 300.0, settings={"sensors": ["gpu"], "augment": True})
+    text = "sensors: not set (baseline), ['gpu'] (candidate)"
+    assert list(map(str, compared(a, b).mismatches)) == [text]
+    text = "augment: True (baseline), not set (candidate)"
+    assert list(map(str, compared(c, b).mismatches)) == [text]
+
+
 def test_a_component_that_one_group_lacks_is_not_compared(tmp_path, write_run, synthetic):
     a = write_run(tmp_path / "a", 300.0)
     b = write_run(tmp_path / "b", 0.0, energy=synthetic.energy({"gpu:0": 300.0}, 100.0))

@@ -71,6 +71,8 @@ def test_one_run_each_is_undecided(tmp_path, write_run, joulelab):
     assert code == 0
     assert "not tested, since one run each" in out
     assert "limit of +5 %: undecided whether the candidate is above it" in out
+    other = write_run(tmp_path / "c", 300.0, command=("python", "other.py"))
+    assert "\n  command: python train.py (baseline), python other.py" in joulelab(a, other)[1]
     assert joulelab(a, b, "--fail-above", "5%", "--strict")[0] == 1
 
 

@@ -101,6 +101,15 @@ def test_an_answer_states_its_setting_and_significance(significant, setting, tex
     assert one.text == text
 
 
+@pytest.mark.parametrize(
+    "answer", ["B does not differ significantly.", "B is not distinguishable."]
+)
+def test_significance_is_not_stated_twice(answer):
+    found = replace(finding("ratio.net"), answer=answer)
+    (one,) = key_findings([found], "net").answers
+    assert one.text == answer
+
+
 @given(
     st.lists(
         st.builds(

@@ -95,7 +95,7 @@ def test_the_forecast_is_what_its_command_prints(report, printed):
     command = shlex.split(re.search("`(.*)`", text)[1])
     assert command[0] == "joulelab"
     out = printed(*command[1:])
-    assert out.splitlines()[0] in text
+    assert text.startswith(f"LeNet, {out.splitlines()[0]}")
 
 
 def test_without_a_site_there_is_a_hint(directory, monkeypatch, tmp_path):

@@ -89,10 +89,11 @@ def test_a_meter_with_a_directory_joins_and_has_a_record_of_its_own(owner, monke
     assert saved.spans[0].gross_j == pytest.approx(span.energy.gross_j)
     assert saved.inside == owner.directory
     with (
-        pytest.warns(UserWarning, match="has a recording already; this run is saved in"),
+        pytest.warns(UserWarning, match="has a recording already; this run is saved in") as warned,
         joulelab.Meter(directory=tmp_path / "run") as meter,
     ):
         assert meter.directory == tmp_path / "run-2"
+    assert warned[0].filename == __file__
 
 
 @pytest.mark.parametrize("left", ["closed", "removed"])

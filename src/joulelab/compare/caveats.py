@@ -45,7 +45,8 @@ class Mismatch:
     candidate: tuple[str, ...]
 
     def __str__(self) -> str:
-        before, after = (join_words(one) or "unknown" for one in (self.baseline, self.candidate))
+        absent = "not set" if self.group in ("settings", "levels") else "unknown"
+        before, after = (join_words(one) or absent for one in (self.baseline, self.candidate))
         return f"{self.name}: {before} (baseline), {after} (candidate)"
 
 

@@ -251,7 +251,11 @@ def _facts(run: Run, energy: Energy, settings: Mapping[str, Any]) -> dict[str, d
         "machine": {"host": run.host} | {name: _text(value) for name, value in hardware.items()},
         "software": {name: _text(value) for name, value in software.items()} | packages,
         "sensors": {name: f"{part.source} ({part.provenance})" for name, part in parts},
-        "settings": {key: str(value) for key, value in sorted(settings.items())},
+        "settings": {
+            key: str(value)
+            for key, value in sorted(settings.items())
+            if value is not None and value is not False
+        },
     }
 
 

@@ -71,7 +71,9 @@ class KeyFinding:
         """The answer with its setting and its significance, if it was tested."""
         answer, significant = self.finding.answer, self.finding.significant
         label = "" if significant is None else f"{'' if significant else 'not '}significant"
-        more = [self.finding.setting, "" if "significant" in answer else label]
+        if "significant" in answer or "distinguish" in answer:
+            label = ""
+        more = [self.finding.setting, label]
         added = "; ".join(filter(None, more))
         return f"{answer.removesuffix('.')} ({added})." if added else answer
 

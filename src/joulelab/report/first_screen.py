@@ -194,4 +194,5 @@ def _forecast(total: Total, measured: pd.DataFrame) -> str:
     ]
     if not runs:
         return ""
-    return longer_training(runs[0].directory, "train")
+    text = longer_training(runs[0].directory, "train")
+    return text and f"{runs[0].model}, {text}"
