@@ -63,6 +63,19 @@ def test_every_option_has_help(pages):
     assert not missing
 
 
+def test_sections_of_options_list_nothing_else(pages):
+    arguments = [
+        f"{name} {argument.name}"
+        for name, (command, text) in pages.items()
+        for argument in command.params
+        if isinstance(argument, click.Argument)
+        and re.search(
+            rf"^ +{re.escape(argument.make_metavar(click.Context(command)))}$", text, re.MULTILINE
+        )
+    ]
+    assert not arguments
+
+
 def test_every_argument_is_explained(pages):
     missing = [
         f"{name} {argument.name}"

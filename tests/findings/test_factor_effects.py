@@ -128,6 +128,27 @@ def test_the_best_setting_is_as_accurate_as_the_first(found, statements):
     assert "4 settings are left out as significantly less accurate" in finding.statement
 
 
+@pytest.mark.parametrize(("least_j", "is_known"), [(-50.0, False), (900.0, True)])
+def test_no_setting_is_best_if_another_below_it_cannot_be_compared(least_j, is_known):
+    factors = {"batch_size": [16, 32, 64]}
+    runs = run_table(factors=factors, models=["LeNet"], phases=["train"])
+    smallest = runs["batch_size"] == 64
+    runs.loc[smallest, "net_j"] = least_j
+    runs.loc[smallest & (runs["block"] == 0), "net_j"] = -10.0
+    effects, compared = effects_of(runs, models=["LeNet"], factors=factors)
+    net = compared[compared["quantity"] == "net"]
+    assert net["estimate"].isna().sum() == 1
+    assert net["best"].sum() == is_known
+    assert compared["best"].sum() == is_known + 1, "gross energy is compared whatever net energy is"
+    by_id = {finding.id: finding for finding in factor_findings(effects, compared)}
+    finding = by_id["best_setting.train.net.LeNet"]
+    text = (
+        "which of 3 settings uses the least net energy per sample in training cannot be determined"
+    )
+    assert (text in finding.statement) is not is_known
+    assert math.isnan(finding.estimate) is not is_known
+
+
 def test_the_judged_study_from_its_records(tmp_path, synthetic, few_resamples, monkeypatch):
     few_resamples(monkeypatch)
     rng = np.random.default_rng(0)

@@ -121,3 +121,18 @@ def test_the_page_has_the_section_and_its_files(tmp_path, synthetic):
     ratios = pd.read_csv(report.page.parent / "effects.csv")
     time = ratios[(ratios["quantity"] == "time") & (ratios["phase"] == "train")]
     assert time["estimate"].item() == pytest.approx(0.605 / 1.005, rel=1e-3)
+
+
+def test_a_change_that_cannot_be_determined_has_no_number():
+    (section,) = settings_sections(analysis_of(noise=(2.0, 2.0, 0.5), repeats=2))
+    cells = [
+        cell
+        for _, _, models in section["phases"]
+        for model in models
+        for row in model["rows"]
+        for cell in row["cells"]
+    ]
+    assert "cannot be determined" in [cell["change"] for cell in cells]
+    changes = [cell for part in section["effects"] for row in part["rows"] for cell in row["cells"]]
+    assert ("cannot be determined", "") in [(text, ends) for text, ends, _ in changes]
+    assert not any("above" in ends for _, ends, _ in changes)

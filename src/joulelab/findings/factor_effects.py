@@ -61,7 +61,8 @@ SETTING_EFFECTS = (
 """Columns of :func:`setting_effects`. The ``value`` of a model at a setting, of ``n`` repeats, and
 its ratio to (for accuracy, its difference from) that at the first setting of the plan, where
 ``first_setting`` is true. ``less_accurate``: the setting is, or one of its levels is by its effect,
-significantly less accurate than the first. ``best`` marks the least energy of all others."""
+significantly less accurate than the first. ``best`` marks the least energy of all others, unless a
+mean below it cannot be compared, because it is not above 0 in every repeat."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -271,12 +272,19 @@ def _with_best(
         or any((row["phase"], name, _text(row[name])) in worse_levels for name in FACTORS)
     }
     least: dict[tuple[Any, ...], tuple[float, int]] = {}
+    incomparable: dict[tuple[Any, ...], float] = {}
     for at, row in enumerate(rows):
         row["less_accurate"] = (row["group"], row["model"], row["phase"]) in worse_cells
-        if row["quantity"] in ENERGIES and row["estimate"] > 0 and not row["less_accurate"]:
-            key = row["model"], row["phase"], row["quantity"]
+        if row["quantity"] not in ENERGIES or row["less_accurate"]:
+            continue
+        key = row["model"], row["phase"], row["quantity"]
+        if row["estimate"] > 0:
             least[key] = min((row["estimate"], at), least.get(key, (math.inf, at)))
-    best = {at for _, at in least.values()}
+        else:
+            incomparable[key] = min(row["value"], incomparable.get(key, math.inf))
+    best = {
+        at for key, (_, at) in least.items() if rows[at]["value"] <= incomparable.get(key, math.inf)
+    }
     return [row | {"best": at in best} for at, row in enumerate(rows)]
 
 

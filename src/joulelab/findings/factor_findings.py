@@ -320,12 +320,24 @@ def _change(row: _Row, value: float) -> str:
 def _best(rows: Sequence[_Row], quantity: str, *, detail: bool) -> Finding | None:
     known = [row for row in rows if row["quantity"] == quantity]
     best = next((row for row in known if row["best"]), None)
-    if best is None or len(known) < 2:
-        return None
     first = next((row for row in known if row["first_setting"]), None)
-    if first is None:
+    if first is None or len(known) < 2:
         return None
-    model, phase, name = best["model"], PHASES[best["phase"]], _name(best)
+    model, phase, name = first["model"], PHASES[first["phase"]], _name(first)
+    about = {
+        "name": f"best_setting.{first['phase']}.{quantity}.{model}",
+        "question": f"Which setting uses the least {name} in {phase} for {model}?",
+        "figure": FIGURE,
+        "detail": detail,
+    }
+    if best is None:
+        text = (
+            f"for {model}, which of {count(len(known), 'setting')} uses the least {name} in "
+            f"{phase} {undetermined()}: {NAMES[quantity]} is not above 0 in every repeat of those "
+            "that were measured to use less than the others"
+        )
+        unknown = dict.fromkeys(INTERVAL, math.nan)
+        return Finding.about(first | unknown | {"setting": ""}, texts=[text], **about)
     least = f"for {model}, the least {name} in {phase} of {count(len(known), 'setting')}"
     plan = f"the first one of the plan ({first['setting']})"
     shown = _shown(best)
@@ -347,11 +359,8 @@ def _best(rows: Sequence[_Row], quantity: str, *, detail: bool) -> Finding | Non
         texts.append(f"{settings} left out as significantly less accurate than the first one")
     return Finding.about(
         best | {"setting": ""},
-        f"best_setting.{best['phase']}.{quantity}.{model}",
-        f"Which setting uses the least {name} in {phase} for {model}?",
-        texts,
+        texts=texts,
         answer=_text(texts[:3]),
-        figure=FIGURE,
         significant=None if best is first else shown,
-        detail=detail,
+        **about,
     )

@@ -13,7 +13,16 @@ from joulelab.findings.cell_means import ACCURACY
 from joulelab.findings.factor_effects import COLUMNS
 from joulelab.findings.schema import ENERGIES, records
 from joulelab.findings.summary import level_text, limit_name, varying
-from joulelab.format import ABSENT, interval, number, scale, time_scale, with_interval
+from joulelab.format import (
+    ABSENT,
+    interval,
+    is_undetermined,
+    number,
+    scale,
+    time_scale,
+    undetermined,
+    with_interval,
+)
 from joulelab.report.charts.effects import drawn_effects
 from joulelab.report.charts.style import PHASES
 from joulelab.runs import FACTORS, LIMIT_UNITS
@@ -127,9 +136,12 @@ def _row(
             value, low, high = (row[end] / size for end in ("value", "value_low", "value_high"))
             cell |= {"value": number(value), "interval": interval(low, high, value)}
             if not row["first_setting"] and not math.isnan(row["estimate"]):
-                unit = "points" if name == ACCURACY else "%"
-                text, _, star = _change(row)[0].partition(" ")
-                cell["change"] = f"{text} {unit}{' ' + star if star else ''}"
+                text, _ = _change(row)
+                if text != undetermined():
+                    unit = "points" if name == ACCURACY else "%"
+                    text, _, star = text.partition(" ")
+                    text = f"{text} {unit}{' ' + star if star else ''}"
+                cell["change"] = text
         cells.append(cell)
     first = next(iter(found.values()))
     return {
@@ -144,6 +156,8 @@ def _row(
 def _change(row: Mapping[str, Any]) -> tuple[str, str]:
     """Return a change in percent or points and its interval; a star if it is significant."""
     values = [row[end] for end in ("estimate", "low", "high")]
+    if is_undetermined(*values[1:]):
+        return undetermined(), ""
     if row["quantity"] != ACCURACY:
         values = [100 * (value - 1) for value in values]
     text, _, ends = with_interval(*values, level="").partition(" (")
