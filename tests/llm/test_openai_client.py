@@ -1,12 +1,14 @@
 import asyncio
 import math
 import socket
+from types import SimpleNamespace
 
+import aiohttp
 import pytest
 from streaming_server import StreamingServer, ask
 
 from joulelab.errors import UserError
-from joulelab.llm.openai_client import OpenAIClient, ServerError, base_url
+from joulelab.llm.openai_client import OpenAIClient, ServerError, _reason, base_url
 
 
 def say(text="one two three", tokens=4):
@@ -129,6 +131,12 @@ def test_server_that_says_nothing_times_out():
     reply = ask(server, work, timeout_s=0.05)
     assert reply.error == "no data for 0.05 s"
     assert reply.was_answered
+
+
+def test_unknown_host_is_named_as_such():
+    failure = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    error = aiohttp.ClientConnectorDNSError(SimpleNamespace(), failure)
+    assert _reason(error) == "Name or service not known"
 
 
 def test_server_that_is_not_there_is_one_error():

@@ -165,3 +165,16 @@ def test_a_record_and_its_summary_keep_the_meter_around_the_total(tmp_path):
     assert "meters around 1 record, not added: 4,500 J, 1,500 J more than their parts" in [
         *head_lines(ledger)
     ]
+
+
+def test_a_short_command_is_said_to_be_one_whatever_part_of_it_was_read(tmp_path):
+    reasons = {"cpu:0": "estimate.cpu covers only 47 % of the span", "gpu": "none on this machine"}
+    energy = Energy(duration_s=1.6, components={}, absent=reasons)
+    run = write_finished(tmp_path / "short", energy=energy)
+    costs = Costs(energy_j=math.nan, interval_j=(math.nan, math.nan))
+    lines = list(Summary(run=replace(run, duration_s=1.6), costs=costs).lines())
+    text = "not measured: the command ended before its sensors had covered it"
+    assert lines[lines.index(("energy", text)) + 1] == (
+        "",
+        "measure a short command with `joulelab run --wait`",
+    )

@@ -380,7 +380,9 @@ def _reason(error: BaseException, timeout_s: float = CONNECT_S) -> str:
     if isinstance(error, TimeoutError):
         return f"no data for {timeout_s:g} s"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return os.strerror(error.os_error.errno) if error.os_error.errno else str(error)
+        code, text = error.os_error.errno, error.os_error.strerror
+        # Failures to resolve a name have negative codes, which only their own text explains.
+        return os.strerror(code) if code and code > 0 else text or str(error)
     if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError):
         return "the server closed the connection before the end of the reply"
     return shorten(str(error) or type(error).__name__, _SHOWN)

@@ -245,7 +245,7 @@ def _energy_lines(run: Run, absent: Sequence[Absence]) -> Iterator[Line]:
     if not energy.components:
         # A component with a number was found.
         if run.duration_s < SHORT_COMMAND_S and any(":" in name for name in energy.absent):
-            yield "energy", "not measured: the command ended before its sensors were read"
+            yield "energy", "not measured: the command ended before its sensors had covered it"
             yield "", "measure a short command with `joulelab run --wait`"
             return
         for reason in dict.fromkeys(energy.absent.values()):
