@@ -67,6 +67,11 @@ def test_the_text_has_units_and_details(printed, table):
     assert any("sure to 50.0 %" in line for line in rest)
 
 
+def test_a_part_of_an_epoch_has_three_digits(printed, table):
+    out = printed("forecast", table(EPOCHS), "--epochs", 8 / 3)
+    assert out.startswith("2.67 epochs: ")
+
+
 def test_carbon_and_cost_are_as_undetermined_as_the_energy(forecast_of, run, table):
     path = table("epoch,duration_s,gross_j\n0,1,1\n1,1,1000000\n")
     options = (path, "--epochs", 100, "--intensity", 360, "--price", 0.2, "--currency", "EUR")

@@ -97,6 +97,9 @@ def test_repeats_are_tested_and_the_interval_decides_about_a_limit(tmp_path, wri
     meaning = practical_meaning(same.effect)
     assert meaning.startswith("no practical difference: the whole interval is within 2 %")
     assert verdict(same.effect, 0.95).endswith(": no significant difference")
+    corrected = replace(found.effect, significant=False)
+    text = ": no significant difference after the correction"
+    assert verdict(corrected, 0.95).endswith(text)
 
 
 # Larger ratios are not computed.

@@ -1,12 +1,13 @@
 """The summary of a run, and which earlier run it is compared with."""
 
 import math
+import shlex
 import time
 from dataclasses import replace
 
 import pytest
 from energy_parts import component_energy
-from run_records import write_finished
+from run_records import measured, write_finished
 
 from joulelab.carbon.costs import Costs
 from joulelab.energy.energy import Energy
@@ -178,3 +179,16 @@ def test_a_short_command_is_said_to_be_one_whatever_part_of_it_was_read(tmp_path
         "",
         "measure a short command with `joulelab run --wait`",
     )
+
+
+def test_the_command_of_a_forecast_finds_the_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path))
+    (span,) = (one for one in measured()[0]["spans"] if one.name == "epoch")
+    commands = {}
+    for directory in (tmp_path / "runs" / "saved", tmp_path / "a study" / "runs" / "r0-lenet"):
+        run = write_finished(directory, spans=(replace(span, count=5),))
+        costs = Costs(energy_j=math.nan, interval_j=(math.nan, math.nan))
+        text = dict(Summary(run=run, costs=costs).lines())["forecast"]
+        commands[directory.name] = shlex.split(text.partition("`")[2].partition("`")[0])
+    assert commands["saved"][2] == "saved"
+    assert read_run(commands["r0-lenet"][2]).id == "r0-lenet"

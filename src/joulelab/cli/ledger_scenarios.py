@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -11,12 +12,12 @@ from joulelab.carbon.site import Site
 from joulelab.carbon.token_costs import token_costs
 from joulelab.cli.options import site_options
 from joulelab.cli.output import echo, print_json, warn_skipped
-from joulelab.format import joules, number, with_interval
+from joulelab.format import join_words, joules, number, with_interval
 from joulelab.ledger.ledger import read_ledger
 from joulelab.ledger.model_energy import energy_per, read_model, training_energy
 from joulelab.ledger.scenarios import DAYS, BreakEven, Inference, Unit, named_after
 from joulelab.ledger.scenarios import break_even as find_break_even
-from joulelab.uncertain import Ratio, UncertainValue, is_determined
+from joulelab.uncertain import MOST_FACTOR, Ratio, UncertainValue, is_determined
 
 
 @click.command("inference")
@@ -84,6 +85,8 @@ def inference(
         energy = found.over(period)
         costs = site.costs(energy.value, energy.interval).text(origin=period == "day")
         echo(f"per {period:7}{_joules(energy)}{', ' if costs else ''}{costs}")
+    for line in _caveats({f"energy per {unit}": found.per_request}):
+        echo(line)
     if year_costs.no_carbon:
         echo(f"carbon unknown: {year_costs.no_carbon}")
     if trained is None:
@@ -97,6 +100,8 @@ def inference(
         tokens = found.to_training
         when += f", {_requests(tokens.value)} tokens{_interval(tokens.low, tokens.high)}"
     echo(f"training   {_joules(trained)}, exceeded by inference {when}")
+    for line in _caveats({"energy of training": trained}):
+        echo(line)
 
 
 @click.command("break-even")
@@ -132,7 +137,12 @@ def break_even(
     for model in (found.a, found.b):
         each = _joules(model.per_request)
         echo(f"{model.name}: {_joules(model.training)} for training, {each} per {unit}")
-    for line in _break_even_lines(found, requests_per_day, f"{unit}s"):
+    each = {f"{one.name} per {unit}": one.per_request for one in (found.a, found.b)}
+    trained = {f"training of {one.name}": one.training for one in (found.a, found.b)}
+    for line in (
+        *_break_even_lines(found, requests_per_day, f"{unit}s"),
+        *_caveats(each | trained),
+    ):
         echo(line)
 
 
@@ -159,9 +169,18 @@ def _train_phase(project: str | None, given: dict[str, Any]) -> UncertainValue |
 
 def _joules(energy: UncertainValue) -> str:
     text = joules(energy.value, *energy.interval)
-    if energy.uncertainty and not is_determined(energy.value, *energy.interval):
-        text += ", not determined within a factor of 10: more repeats are needed"
     return f"{text}, simulated" if energy.simulated else text
+
+
+def _caveats(energies: Mapping[str, UncertainValue]) -> list[str]:
+    """Return a line on the energies of which hardly more than the magnitude is known, if any."""
+    names = [
+        name
+        for name, energy in energies.items()
+        if energy.uncertainty and not is_determined(energy.value, *energy.interval)
+    ]
+    known = f"not determined within a factor of {MOST_FACTOR:g}; more repeats are needed"
+    return [f"{join_words(names)}: {known}"] if names else []
 
 
 def _interval(low: float, high: float) -> str:

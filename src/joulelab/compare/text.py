@@ -96,7 +96,10 @@ def verdict(effect: Effect, confidence: float) -> str:
         return f"{text}, without an interval"
     if effect.significant is None:
         return f"{text}{ends}: not tested, since one run each cannot show how much runs vary"
-    return f"{text}{ends}: {'significant' if effect.significant else 'no significant difference'}"
+    found = "significant" if effect.significant else "no significant difference"
+    if effect.significant is False and not low <= 1 <= high:
+        found += " after the correction"
+    return f"{text}{ends}: {found}"
 
 
 def practical_meaning(effect: Effect) -> str:

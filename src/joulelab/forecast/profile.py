@@ -360,7 +360,8 @@ class Profile:
 
 
 def _count_epochs(epochs: float) -> str:
-    return f"{epochs:.6g} epoch{'' if epochs == 1 else 's'}"
+    text = f"{epochs:,.0f}" if float(epochs).is_integer() else fmt.number(epochs)
+    return f"{text} epoch{'' if epochs == 1 else 's'}"
 
 
 def _sum(totals: Iterable[Total], once: float) -> Total:

@@ -366,7 +366,9 @@ def _forecast_lines(run: Run, epochs: Sequence[Epoch]) -> Iterator[Line]:
     if not epochs:
         counts.update({one.name: one.count for one in run.spans if one.name == EPOCH})
     if max(counts.values(), default=0) > 1:
-        yield "forecast", f"of a longer training: `joulelab forecast {run.id} --epochs 100`"
+        is_saved = run.directory.parent in saved_run_directories()
+        name = run.id if is_saved else shlex.quote(str(run.directory))
+        yield "forecast", f"of a longer training: `joulelab forecast {name} --epochs 100`"
 
 
 def _cost_lines(costs: Costs) -> Iterator[Line]:
