@@ -169,6 +169,13 @@ def test_the_command_saves_shows_and_resets(refused, printed):
         assert not site_file().exists()
 
 
+def test_a_file_that_cannot_be_read_is_not_saved(refused, tmp_path):
+    path = tmp_path / "empty.csv"
+    path.touch()
+    assert "empty.csv has no column of times" in refused("site", "--intensity-file", path)
+    assert not site_file().exists()
+
+
 def test_forecast_accepts_the_former_name_of_the_intensity(printed, tmp_path):
     path = tmp_path / "epochs.csv"
     path.write_text("epoch,duration_s,gross_j\n" + "".join(f"{i},60,3.6e6\n" for i in range(9)))

@@ -82,8 +82,10 @@ def test_a_sensor_is_calibrated_against_a_live_meter(home, tmp_path):
 
 def test_a_meter_that_is_not_there_is_named(home, refused, monkeypatch):
     monkeypatch.setenv("JOULELAB_HOME", str(home))
-    monkeypatch.setattr(time, "sleep", lambda _: None)
+    slept_s = []
+    monkeypatch.setattr(time, "sleep", slept_s.append)
     monkeypatch.setenv("JOULELAB_SENSORS", "host")
-    assert "power channel" in refused(
-        "calibrate", "--meter", "plug:desk", "--board", "GPU-1", "--duration", "5"
+    assert "there is no meter 'plug:desk': power is read of nothing; add it" in refused(
+        "calibrate", "--meter", "plug:desk", "--board", "GPU-1", "--duration", "77"
     )
+    assert 77 not in slept_s, "it is not there before the recording either"

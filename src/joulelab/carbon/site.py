@@ -242,9 +242,14 @@ def site_file() -> Path:
 
 
 def save_site(**given: Any) -> Site:
-    """Save settings of this machine, on top of those that are saved already."""
+    """Save settings of this machine, on top of those that are saved already.
+
+    Raises:
+        UserError: A setting is invalid, or the intensities over time cannot be read.
+    """
     settings = override(saved_settings(), given)
     site = Site(**settings)
+    _ = site.file
     if site.country is not None and site._uses_table:
         settings["country"] = country(site.country).alpha2
     path = site_file()

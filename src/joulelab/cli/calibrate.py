@@ -15,7 +15,7 @@ import click
 from joulelab.cli.import_log import FILE, column_options
 from joulelab.cli.output import SectionedCommand, echo, print_json, progress
 from joulelab.errors import UserError
-from joulelab.format import duration, number, percent, quantity
+from joulelab.format import duration, join_words, number, percent, quantity
 from joulelab.logs.calibrate import (
     Check,
     calibrate,
@@ -27,6 +27,7 @@ from joulelab.logs.calibrate import (
 from joulelab.logs.columns import LogOptions
 from joulelab.meter import Meter
 from joulelab.sensors.calibration import Calibration, save_calibration, write_calibration
+from joulelab.sensors.sensor import Quantity
 from joulelab.storage import file_errors
 
 WHOLE_MACHINE = (
@@ -160,8 +161,17 @@ def _recorded(component: str, duration_s: float) -> Iterator[Path]:
         raise UserError("no log of the sensor", hint="name it with --log")
     with TemporaryDirectory(prefix="joulelab-calibrate-") as directory:
         path = Path(directory) / "recording"
-        with progress(f"recording for {duration(duration_s)}"), Meter(directory=path, record=False):
-            time.sleep(duration_s)
+        with Meter(directory=path, record=False) as meter:
+            powers = [one for one in meter.trace.channels if one.quantity is Quantity.POWER]
+            known = sorted({one.component for one in powers})
+            if component not in known:
+                raise UserError(
+                    f"there is no meter {component!r}",
+                    why=f"power is read of {join_words(known) or 'nothing'}",
+                    hint="add it with `joulelab doctor --add`, or name a log of it",
+                )
+            with progress(f"recording for {duration(duration_s)}"):
+                time.sleep(duration_s)
         yield path
 
 

@@ -61,8 +61,8 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
     if comparison.mismatches:
         yield "baseline and candidate differ in:"
         for mismatch in comparison.mismatches:
-            group = "" if mismatch.name == mismatch.group else f"{mismatch.group}: "
-            yield f"  {group}{mismatch}"
+            heading = "" if mismatch.name == mismatch.group else f"{mismatch.group}: "
+            yield f"  {heading}{mismatch}"
     if comparison.caveats:
         yield "caveats:"
         for caveat in comparison.caveats:

@@ -324,7 +324,7 @@ def _best(rows: Sequence[_Row], quantity: str, *, detail: bool) -> Finding | Non
     if first is None or len(known) < 2:
         return None
     model, phase, name = first["model"], PHASES[first["phase"]], _name(first)
-    about = {
+    about: dict[str, Any] = {
         "name": f"best_setting.{first['phase']}.{quantity}.{model}",
         "question": f"Which setting uses the least {name} in {phase} for {model}?",
         "figure": FIGURE,
