@@ -137,12 +137,9 @@ def break_even(
     for model in (found.a, found.b):
         each = _joules(model.per_request)
         echo(f"{model.name}: {_joules(model.training)} for training, {each} per {unit}")
-    each = {f"{one.name} per {unit}": one.per_request for one in (found.a, found.b)}
-    trained = {f"training of {one.name}": one.training for one in (found.a, found.b)}
-    for line in (
-        *_break_even_lines(found, requests_per_day, f"{unit}s"),
-        *_caveats(each | trained),
-    ):
+    energies = {f"{one.name} per {unit}": one.per_request for one in (found.a, found.b)}
+    energies |= {f"training of {one.name}": one.training for one in (found.a, found.b)}
+    for line in (*_break_even_lines(found, requests_per_day, f"{unit}s"), *_caveats(energies)):
         echo(line)
 
 
