@@ -98,7 +98,7 @@ def _shared_recorder(
         else:
             if directory is not None and not wrapper:
                 name = client.directory.resolve().name
-                linked = directory / host_name() / name if launch else _unused(directory)
+                linked = directory / host_name() / name if launch else _unused(directory, 5)
                 _link(linked, client.directory)
                 client.directory = linked
             return client
@@ -114,7 +114,7 @@ def _shared_recorder(
     return None
 
 
-def _unused(directory: Path) -> Path:
+def _unused(directory: Path, stacklevel: int = 4) -> Path:
     """Return the directory, or a numbered one next to it if it has a recording already."""
     numbered = (f"{directory.resolve().name}-{number}" for number in itertools.count(2))
     others = (directory.resolve().with_name(name) for name in numbered)
@@ -122,7 +122,7 @@ def _unused(directory: Path) -> Path:
     found = next(path for path in paths if not (path / READINGS_FILE).exists())
     if found != directory:
         text = f"{directory} has a recording already; this run is saved in {found}"
-        warnings.warn(text, stacklevel=4)
+        warnings.warn(text, stacklevel=stacklevel)
     return found
 
 
