@@ -52,6 +52,11 @@ def test_energy_over_time_is_the_power(tmp_path, synthetic):
     found, by_id = answered(study(synthetic, tmp_path / "s", cells))
     fit = found.time_fits.set_index(["phase", "quantity"]).loc[("train", "gross")]
     assert fit["slope_w"] == pytest.approx(350)
+    # Models that lie on a line still share the scale of the sensors.
+    mean = found.tables.summary.query("phase == 'train'").iloc[0]
+    shared = mean["gross_j_high"] / mean["gross_j"] - 1
+    assert shared > 0.05
+    assert fit["slope_high_w"] == pytest.approx(350 * (1 + shared), rel=1e-3)
     assert fit["intercept_j"] == pytest.approx(0, abs=1e-6)
     assert fit["typical_error_pct"] == pytest.approx(0, abs=1e-6)
     assert by_id["linear.train.gross"].unit == "W"

@@ -35,8 +35,9 @@ def time_fits(measured: pd.DataFrame) -> pd.DataFrame:
     """Fit energy over time, both per unit, by least squares, one point per model.
 
     Intervals are valid where models scatter unequally about the line, see
-    :func:`joulelab.stats.least_squares.fit_least_squares`. ``curvature_p`` tests the square of
-    time, added to the line.
+    :func:`joulelab.stats.least_squares.fit_least_squares`, and contain what the energies share: the
+    scale of the sensors and the idle power. ``curvature_p`` tests the square of time, added to the
+    line.
 
     Returns:
         Columns :data:`TIME_FITS`; no row for fewer than :data:`LEAST` models.
@@ -67,11 +68,23 @@ def _points(measured: pd.DataFrame) -> Iterator[pd.DataFrame]:
         for phase, (quantity, column) in product(PHASES, ENERGIES.items()):
             models = group[group["phase"] == phase]
             points = named.loc[models.index].assign(
-                quantity=quantity, energy_j_per_unit=models[column]
+                quantity=quantity,
+                energy_j_per_unit=models[column],
+                shared=_shared(models, column),
             )
             points = points.dropna(subset=["energy_j_per_unit", "duration_s_per_unit"])
             if len(points) >= LEAST and points["duration_s_per_unit"].nunique() > 1:
                 yield points.reset_index(drop=True)
+
+
+def _shared(models: pd.DataFrame, column: str) -> Floats:
+    """Return the half-width of what all energies share, relative to each energy."""
+    names = [column, f"{column}_low", f"{column}_high", f"{column}_random"]
+    value, low, high, random = models[names].to_numpy(dtype=float).T
+    half = np.fmax(high - value, value - low)
+    shared = np.sqrt(np.maximum(half**2 - np.nan_to_num(random) ** 2, 0.0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(shared / np.abs(value))
 
 
 def _design(points: pd.DataFrame, power: int = 1) -> Floats:
@@ -83,7 +96,9 @@ def _design(points: pd.DataFrame, power: int = 1) -> Floats:
 def _fit(points: pd.DataFrame) -> dict[str, Any]:
     energy_j = points["energy_j_per_unit"].to_numpy(dtype=float)
     line = fit_least_squares(_design(points), energy_j)
-    (intercept, slope), (from_start, from_slope) = line.values, line.half_widths
+    (intercept, slope) = line.values
+    shared = points["shared"].median()
+    from_start, from_slope = np.hypot(line.half_widths, shared * np.abs(line.values))
     with np.errstate(divide="ignore", invalid="ignore"):
         errors = np.abs(line.residuals / energy_j)
     varied = float(((energy_j - energy_j.mean()) ** 2).sum())
