@@ -97,14 +97,27 @@ def test_any_curve_without_noise(curve, max_slowdown, seed):
         assert "significantly better" in result.reason
 
 
-@pytest.mark.parametrize(("repeats", "is_confirmed"), [(1, False), (2, True)])
-def test_a_choice_that_was_measured_once_is_said_to_need_confirmation(repeats, is_confirmed):
+@pytest.mark.parametrize(("repeats", "chosen"), [(1, 200), (2, 200), (3, 150)])
+def test_a_level_is_chosen_only_after_repeated_probes_of_it_and_the_baseline(repeats, chosen):
     search = LevelSearch(knob((150, 200)), 0.05)
     for level, energy_j in ((200, 100.0), (150, 80.0)) * repeats:
         search.add(Probe({"power_limit": level}, 1.0, energy_j))
     result = search.result()
-    assert result.settings == {"power_limit": 150}
-    assert ("measure both again to confirm it" in result.reason) is not is_confirmed
+    assert result.settings == {"power_limit": chosen}
+    assert ("power limit 150 W may be, with more probes" in result.reason) is (chosen == 200)
+
+
+@pytest.mark.parametrize("kind", [LIMITS, ("a", "b", "c", "d")])
+def test_levels_that_do_not_differ_are_not_chosen_for_their_noise(kind):
+    def chosen(saving, seed):
+        search = LevelSearch(Knob("power_limit", kind, kind[-1]), 0.05, seed=seed)
+        truth = dict.fromkeys(kind, (1.0, 100.0 * (1 - saving))) | {kind[-1]: (1.0, 100.0)}
+        result = run_on(truth, search, noise=0.01, seed=seed)
+        assert (result.saving.low > 0) is (result.settings != result.baseline)
+        return result.settings != result.baseline
+
+    assert sum(chosen(0.0, seed) for seed in range(20)) <= 2
+    assert sum(chosen(0.06, seed) for seed in range(5)) >= 4
 
 
 def test_one_level_needs_no_more_than_its_probe():

@@ -20,6 +20,8 @@ import numpy as np
 from joulelab.arrays import Bools, Floats, Indices
 from joulelab.errors import UserError
 from joulelab.format import percent
+from joulelab.tune.confirmation import Confirmation, confirm
+from joulelab.tune.knobs import settings_text
 from joulelab.tune.level_curves import CurveDraws, LevelCurves
 from joulelab.tune.probes import Knob, Probe, Settings
 from joulelab.tune.result import Estimate, FrontPoint, Result
@@ -65,7 +67,8 @@ class LevelSearch:
     baseline comes first and again at random, so that drift becomes visible scatter. Settings that
     cannot be measured are left out.
 
-    The choice is a level that was measured and whose energy is significantly below the baseline's.
+    The choice is a level whose energy is significantly below the baseline's: by the model, and by
+    repeated probes of both (:mod:`~joulelab.tune.confirmation`), which the search makes at its end.
     Its slow-down is more likely than not within the bound, and with a probability of 90 % at most
     half a point beyond it. A stricter rule would reject most levels near the bound, which save the
     most, since a few probes cannot show on which side they are.
@@ -146,7 +149,8 @@ class LevelSearch:
     def result(self) -> Result:
         """Return the choice from the measurements so far. The baseline must have been measured."""
         outlook = self._look()
-        choice = outlook.choice
+        confirmation = self._confirm()
+        choice = outlook.choice if confirmation.is_better else self._baseline
         slowdown = _estimate(outlook.slowdown[:, choice])
         saving = _estimate(1 - outlook.relative_energy[:, choice])
         return Result(
@@ -155,8 +159,8 @@ class LevelSearch:
             saving,
             slowdown,
             len(self.probes),
-            tuple(self._front_point(level) for level in outlook.front()),
-            self._reason(outlook),
+            tuple(self._front_point(level) for level in outlook.front(choice)),
+            self._reason(choice, confirmation),
         )
 
     def _plan(self) -> list[int]:
@@ -164,10 +168,17 @@ class LevelSearch:
         outlook = self._look()
         gain, levels = max(outlook.gains(self._rng), default=(0.0, []), key=lambda one: one[0])
         if gain < self.least_gain:
-            return []
-        if self._until_baseline <= 0 and self._baseline not in levels:
+            levels = [
+                self.knob.levels.index(one[self.knob.name]) for one in self._confirm().missing
+            ]
+        elif self._until_baseline <= 0 and self._baseline not in levels:
             levels = [*levels, self._baseline]
         return [levels[i] for i in self._rng.permutation(len(levels))]
+
+    def _confirm(self) -> Confirmation:
+        """Report whether the choice is confirmed, and what to measure to find out."""
+        choice, baseline = (self._settings(one) for one in (self._look().choice, self._baseline))
+        return confirm(self.probes, choice, baseline, self.objective)
 
     def _look(self) -> _Outlook:
         if self._outlook is None:
@@ -197,17 +208,16 @@ class LevelSearch:
             _estimate(np.exp(draws.log_energy[:, level])),
         )
 
-    def _reason(self, outlook: _Outlook) -> str:
+    def _reason(self, choice: int, confirmation: Confirmation) -> str:
         bound = percent(self.max_slowdown)
-        goal = "energy" if self.objective == "energy" else "energy times time"
-        if outlook.choice == self._baseline:
-            return f"no setting within a slow-down of {bound} is significantly better"
-        reason = f"least {goal} of the settings within a slow-down of {bound}"
-        if outlook.repeats[[outlook.choice, self._baseline]].min() > 1:
+        if choice != self._baseline:
+            goal = "energy" if self.objective == "energy" else "energy times time"
+            return f"least {goal} of the settings within a slow-down of {bound}"
+        reason = f"no setting within a slow-down of {bound} is significantly better"
+        if not confirmation.missing:
             return reason
-        return (
-            f"{reason}; measure both again to confirm it: one probe cannot show how much it varies"
-        )
+        favourite = settings_text(self._settings(self._look().choice))
+        return f"{reason}; {favourite} may be, with more probes"
 
 
 @dataclass
@@ -243,13 +253,13 @@ class _Outlook:
         even = np.full((1, len(self.cost)), 1 / len(self.cost))
         return int(self._choose(even, self.seen)[0][0])
 
-    def front(self) -> list[int]:
-        """Return the levels that no other level beats in time and energy, the fastest first."""
+    def front(self, choice: int) -> list[int]:
+        """Return the choice and the levels that no other beats in both, the fastest first."""
         time, energy = self.draws.log_time.mean(0), self.draws.log_energy.mean(0)
         levels: list[int] = []
         for level in np.argsort(time, kind="stable").tolist():
             is_candidate = self.seen[level] and self.allowed[level]
-            if level == self.choice or (
+            if level == choice or (
                 is_candidate and all(energy[level] < energy[other] for other in levels)
             ):
                 levels.append(level)

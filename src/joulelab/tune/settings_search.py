@@ -14,6 +14,8 @@ import numpy as np
 from joulelab.arrays import Bools, Floats
 from joulelab.errors import UserError
 from joulelab.format import percent
+from joulelab.tune.confirmation import LOOKS, Confirmation, confirm
+from joulelab.tune.knobs import settings_text
 from joulelab.tune.level_search import LevelSearch
 from joulelab.tune.probes import Knob, Probe, Search, Settings
 from joulelab.tune.proposals import Cell, propose
@@ -121,7 +123,9 @@ class SettingsSearch:
         size = len(cells or ()) or size
         is_costly = objective == TO_TARGET
         usual = max(size // 3, 6) if is_costly else min(max(size, 12), MOST_PROBES)
-        self.max_probes = max_probes or usual
+        # Those that confirm the choice come last.
+        self._reserve = 0 if is_costly else 2 * (LOOKS[-1] - 1)
+        self.max_probes = max_probes or usual + self._reserve
         self._first = self._first_cells()
         self._next: Cell | None = None
         self._left_out: set[Cell] = set()
@@ -135,17 +139,18 @@ class SettingsSearch:
             return None
         if count < len(self._first):
             return self._settings(self._first[count])
-        if self._next is None:
+        if self._next is None and count < self.max_probes - self._reserve:
             turn = (count - len(self._first)) % BLOCK
             if turn == 0:
                 self._baseline_turn = int(self._rng.integers(BLOCK))
             self._next = self._best_improvement()
-            if self._next is None:
-                self._is_over = True
-                return None
-            if turn == self._baseline_turn and self._base not in self._left_out:
+            is_turn = turn == self._baseline_turn and self._base not in self._left_out
+            if self._next is not None and is_turn:
                 self._next = self._base
-        return self._settings(self._next)
+        if self._next is None:
+            self._next = self._to_confirm()
+        self._is_over = self._next is None
+        return None if self._next is None else self._settings(self._next)
 
     def add(self, probe: Probe) -> None:
         """Take the measurement of the settings that :meth:`next` returned last."""
@@ -160,27 +165,23 @@ class SettingsSearch:
 
     def result(self) -> Result:
         """Return the choice from the measurements so far."""
-        measured = list(dict.fromkeys(self._cell(probe) for probe in self.probes))
-        has_reached = self._has_reached(measured)
-        if not has_reached.any():
-            raise UserError("no run reached the target", hint="choose a lower target")
-        model = self._model(measured, with_failed=False)
-        mean, deviation = model.objective
-        index = measured.index(self._base)
-        allowed = self._is_within_bound(model) & has_reached
-        # Any of the settings could seem better by chance (Bonferroni's correction).
-        enough = NormalDist().inv_cdf(1 - 0.05 / len(measured))
-        is_better = (mean + enough * deviation < 0) | (not has_reached[index])
+        model, has_reached, best = self._favourite()
+        index = model.cells.index(self._base)
         reason = "no setting is significantly better than the baseline"
-        if (allowed & is_better).any():
-            index = int(np.argmin(np.where(allowed & is_better, mean, np.inf)))
+        confirmation = self._confirm(model.cells[best])
+        if confirmation.is_better:
+            index = best
             what = {"edp": "energy times time"}.get(self.objective, self.objective)
             reason = f"least {what.replace('-', ' ')}"
             if math.isfinite(self.max_slowdown):
                 reason += f" within {percent(self.max_slowdown)} of the baseline's time"
+        elif confirmation.missing:
+            reason += (
+                f"; {settings_text(self._settings(model.cells[best]))} may be, with more probes"
+            )
         saving = _interval(model.energy, index)
         return Result(
-            settings=self._settings(measured[index]),
+            settings=self._settings(model.cells[index]),
             baseline=self._settings(self._base),
             saving=Estimate(1 - saving.value, 1 - saving.high, 1 - saving.low),
             slowdown=_interval(model.duration, index, less=1.0),
@@ -188,6 +189,41 @@ class SettingsSearch:
             front=self._front(model, has_reached),
             reason=reason,
         )
+
+    def _favourite(self) -> tuple[_Model, Bools, int]:
+        """Return the model at what was measured, what reached the target, and the best of it."""
+        measured = list(dict.fromkeys(self._cell(probe) for probe in self.probes))
+        has_reached = self._has_reached(measured)
+        if not has_reached.any():
+            raise UserError("no run reached the target", hint="choose a lower target")
+        model = self._model(measured, with_failed=False)
+        mean, deviation = model.objective
+        index = measured.index(self._base)
+        # Any of the settings could seem better by chance (Bonferroni's correction).
+        enough = NormalDist().inv_cdf(1 - 0.05 / len(measured))
+        is_better = (mean + enough * deviation < 0) | (not has_reached[index])
+        is_better &= self._is_within_bound(model) & has_reached
+        if is_better.any():
+            index = int(np.argmin(np.where(is_better, mean, np.inf)))
+        return model, has_reached, index
+
+    def _confirm(self, cell: Cell) -> Confirmation:
+        """Report whether the best settings are confirmed, and what to measure to find out.
+
+        Of trainings to a target, of which each is a probe, the model alone decides.
+        """
+        if self.objective == TO_TARGET:
+            return Confirmation(cell != self._base)
+        choice, baseline = self._settings(cell), self._settings(self._base)
+        return confirm(self.probes, choice, baseline, self.objective)
+
+    def _to_confirm(self) -> Cell | None:
+        """Return the settings to measure next to confirm the choice."""
+        model, _, best = self._favourite()
+        missing = self._confirm(model.cells[best]).missing
+        cells = [tuple(one[knob.name] for knob in self.knobs) for one in missing]
+        cells = [cell for cell in cells if cell not in self._left_out]
+        return cells[int(self._rng.integers(len(cells)))] if cells else None
 
     def _first_cells(self) -> list[Cell]:
         """The baseline, then settings that cover the levels of every knob evenly."""
