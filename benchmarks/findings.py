@@ -303,6 +303,21 @@ def _predictors(seed: int, effect: bool) -> Any:
         yield judged(finding, finding.estimate > 0, truth if spearman else None)
 
 
+@case("correlation with time")
+def _time(seed: int, effect: bool) -> Any:
+    study = Study(seed, phases=TRAIN)
+    if effect:
+        for model in study.models:
+            study.log_time[model] = study.rng.normal()
+            study.log_energy[model] = study.log_time[model] + 0.3 * study.rng.normal()
+    _, measured = tables(study)
+    found = correlations(measured)
+    found = found[found["predictor"] == "time"]
+    for finding in predictor_findings(found, differences(measured).iloc[:0]):
+        if finding.id.startswith(("spearman", "kendall")):
+            yield judged(finding, finding.estimate > 0)
+
+
 @case("differences between predictors")
 def _differences(seed: int, effect: bool) -> Any:
     study = Study(seed, phases=TRAIN)

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
 from joulelab.findings.comparisons import matches
+from joulelab.findings.model_differences import no_difference_p
 from joulelab.findings.predictors import rank_values
 from joulelab.findings.schema import (
     ALPHA,
@@ -26,7 +28,7 @@ from joulelab.findings.schema import (
 )
 from joulelab.format import count, p_value, with_interval
 from joulelab.stats.difference import holm
-from joulelab.stats.ranks import LEAST, rank_correlations
+from joulelab.stats.ranks import LEAST, rank_correlations, tested_twice
 
 AGREEMENT = (
     *KEY, "between", "first", "second", "phase", "quantity", "method", *INTERVAL, "p", "p_holm",
@@ -51,7 +53,7 @@ def agreement(measured: pd.DataFrame) -> pd.DataFrame:
         for first, second, _ in PHASE_PAIRS:
             tables = [group[group["phase"] == phase] for phase in (first, second)]
             both = named | {"first": first, "second": second}
-            ranked += [both | row for row in _ranked(tables)]
+            ranked += [both | row for row in _ranked(tables, same_runs=True)]
         rows += _corrected(ranked)
     for setting, groups in matches(measured):
         compared: list[dict[str, Any]] = []
@@ -79,14 +81,17 @@ def _corrected(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def _ranked(tables: Sequence[pd.DataFrame]) -> Iterator[dict[str, Any]]:
+def _ranked(tables: Sequence[pd.DataFrame], *, same_runs: bool = False) -> Iterator[dict[str, Any]]:
+    """Correlate two tables; phases of the same runs may share noise, which then is no agreement."""
     for quantity, column in QUANTITIES.items():
         both = _shared(tables, column)
         if len(both) < 2:
             continue
         first, second = (both[name].to_numpy(dtype=float) for name in both)
+        models_p = [no_difference_p(table, column) for table in tables if same_runs]
         for method, (rank,) in rank_correlations(first, {"other": second}).items():
-            yield {"quantity": quantity, "method": method} | rank_values(rank)
+            found = tested_twice(rank, np.nanmax([0.0, *models_p]))
+            yield {"quantity": quantity, "method": method} | rank_values(found)
 
 
 def _concordance(tables: Sequence[pd.DataFrame]) -> Iterator[dict[str, Any]]:

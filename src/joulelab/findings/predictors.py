@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from joulelab.findings.model_differences import no_difference_p
 from joulelab.findings.schema import (
     ALPHA,
     ENERGIES,
@@ -23,7 +24,14 @@ from joulelab.findings.schema import (
 )
 from joulelab.format import join_words, p_value, sentence, with_interval
 from joulelab.stats.difference import holm
-from joulelab.stats.ranks import LEAST, Rank, bootstrap, rank_correlations, spearman
+from joulelab.stats.ranks import (
+    LEAST,
+    Rank,
+    bootstrap,
+    rank_correlations,
+    spearman,
+    tested_twice,
+)
 
 PREDICTORS = ("macs_per_parameter", "macs", "parameters", "size_bytes", "operators", "time")
 """Predictors of a model's energy. ``time``, per unit, must be measured first."""
@@ -47,7 +55,8 @@ def correlations(measured: pd.DataFrame) -> pd.DataFrame:
     """Correlate energy per unit with each predictor, by Spearman and Kendall.
 
     Each model is one point, its mean over repeats. A predictor that no model has is left out; one
-    that some lack is correlated over the models that have it.
+    that some lack is correlated over the models that have it. Since the noise of a run's time is
+    also noise of its energy, p of time is at least that of models that do not differ.
 
     Returns:
         Columns :data:`CORRELATIONS`. Intervals are those of
@@ -57,10 +66,13 @@ def correlations(measured: pd.DataFrame) -> pd.DataFrame:
     for _, group in measured.groupby("group", sort=False):
         found = []
         for named, models in _families(group):
+            models_p = _no_difference_p(group, named)
             for names, part in _complete(models):
                 ranks = rank_correlations(part["energy"], {name: part[name] for name in names})
                 found += [
-                    named | {"method": method, "predictor": name} | rank_values(rank)
+                    named
+                    | {"method": method, "predictor": name}
+                    | rank_values(tested_twice(rank, models_p) if name == "time" else rank)
                     for method, ranked in ranks.items()
                     for name, rank in zip(names, ranked, strict=True)
                 ]
@@ -105,6 +117,13 @@ def _families(group: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFram
         named = {name: group[name].iloc[0] for name in KEY}
         named |= {"phase": phase, "quantity": quantity}
         yield named, known[np.isfinite(known["energy"])]
+
+
+def _no_difference_p(group: pd.DataFrame, named: dict[str, Any]) -> float:
+    """Return p of models that differ only by the noise that time and energy of a run share."""
+    models = group[group["phase"] == named["phase"]]
+    columns = (ENERGIES[named["quantity"]], _COLUMNS["time"])
+    return float(np.max([no_difference_p(models, column) for column in columns]))
 
 
 def _complete(models: pd.DataFrame) -> list[tuple[list[str], pd.DataFrame]]:
@@ -205,7 +224,7 @@ def _detail(row: dict[str, Any], name: str, question: str, what: str, effect: st
         if not math.isnan(row["p_holm"]):
             text += f" ({p_value(row['p_holm'])} after Holm's correction)"
         texts = [text, _uncertainty(row, effect)]
-    shown = None if math.isnan(row["low"]) else _is_shown(row)
+    shown = None if math.isnan(row["low"]) or math.isnan(row["p"]) else _is_shown(row)
     return Finding.about(
         row, name, question, texts, figure="predictors", detail=True, significant=shown
     )
@@ -227,8 +246,15 @@ def _uncertainty(row: dict[str, Any], effect: str) -> str:
         return f"the {effect} is significant"
     if low > 0 or high < 0:
         return f"the {effect} is not significant after the correction"
-    needed = models_needed(n, value, low, high)
     text = f"the {effect} is not significant at n = {n}"
+    if row["predictor"] == "time":
+        noise = "the noise that time and energy of a run share"
+        return (
+            f"without repeats, {noise} is unknown"
+            if math.isnan(row["p"])
+            else (f"{text}, beyond {noise}")
+        )
+    needed = models_needed(n, value, low, high)
     return f"{text}; about {needed:,} models would confirm one of this size" if needed else text
 
 

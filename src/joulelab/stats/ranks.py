@@ -120,6 +120,18 @@ def rank_correlations(target: ArrayLike, others: Mapping[str, ArrayLike]) -> dic
     }
 
 
+def tested_twice(rank: Rank, p: float) -> Rank:
+    """Return a correlation that also needs another test: its p is the larger one, NaN if unknown.
+
+    The intersection-union test (Berger, Technometrics 24, 295, 1982).
+
+    Example:
+        >>> tested_twice(Rank(0.9, 0.6, 0.98, 0.001, 9), 0.2)
+        Rank(value=0.9, low=0.0, high=0.98, p=0.2, n=9)
+    """
+    return _tested(replace(rank, p=float(np.maximum(rank.p, p))))
+
+
 def spearman(y: Floats, xs: Sequence[Floats]) -> Statistic:
     """Return Spearman's ρ of each other with the target: Pearson's of mid-ranks."""
 
