@@ -29,6 +29,8 @@ LEAST_WATT_HOURS_J = 1000.0
 """Energies from here on are given in watt-hours, too."""
 _LEAST_OF_INTERVAL = 1e-3
 """A value below this share of its interval may be written as 0."""
+_ROUNDING = 1e-6
+"""Smaller ratios, and percentages, are errors of arithmetic."""
 _LEAST_MONEY = 1e-4
 """Smaller amounts of money are only said to be below this."""
 _LEAST_MULTIPLE = 10.0
@@ -121,11 +123,15 @@ def with_interval(
         ('0.900 (95 % CI 0.720–0.970)', '0.0 J (-36.0 to 42.0 J)')
         >>> with_interval(-0.35, -68.0, 208.0, "%", level="")
         '-0.3 % (-68 to 208 %)'
+        >>> with_interval(2e-14, -2e-7, 2e-7, "%")
+        '0.00 %'
     """
     if value is None or not math.isfinite(value):
         return ABSENT
     if low is None or high is None or math.isnan(low) or math.isnan(high):
         return quantity(value, unit, digits)
+    if unit == "%" and _is_point(low / 100, high / 100):
+        return percent(value / 100, digits)
     if math.isclose(low, high, rel_tol=1e-9):
         return quantity(value, unit, digits)
     size, name = scale(_magnitude(value, low, high), unit)
@@ -192,7 +198,8 @@ def percent(fraction: float, digits: int = 3, *, signed: bool = False) -> str:
         >>> percent(0.0731), percent(0.5, signed=True), percent(float("nan"))
         ('7.31 %', '+50.0 %', '–')
     """
-    text = number(100 * fraction, digits)
+    value = 100 * fraction
+    text = number(0.0 if abs(value) < _ROUNDING else value, digits)
     if text == ABSENT:
         return text
     return f"{'+' if signed and fraction > 0 else ''}{text} %"
@@ -217,7 +224,7 @@ def change(ratio: float, low: float, high: float, *, level: str = "95 % CI ") ->
     ends = f"{interval(100 * (low - 1), 100 * (high - 1), 100 * (ratio - 1))} %"
     if ratio >= _LEAST_MULTIPLE:
         text, ends = f"{number(ratio)} times", interval(low, high, ratio)
-    return text if math.isclose(low, high, rel_tol=1e-9) else f"{text} ({level}{ends})"
+    return text if _is_point(low, high) else f"{text} ({level}{ends})"
 
 
 def relative_to(ratio: float, low: float, high: float) -> tuple[str, str]:
@@ -553,6 +560,11 @@ def nan_if_none(value: float | None) -> float:
         (nan, 2.5)
     """
     return math.nan if value is None else float(value)
+
+
+def _is_point(low: float, high: float) -> bool:
+    """Report whether an interval of a ratio or share is no wider than errors of arithmetic."""
+    return math.isclose(low, high, rel_tol=_ROUNDING, abs_tol=_ROUNDING)
 
 
 def _magnitude(value: float, low: float, high: float) -> float:

@@ -7,6 +7,9 @@ import pandas as pd
 import pytest
 from planted_effects import run_table
 
+from joulelab.findings.accuracy import accuracy
+from joulelab.findings.cell_means import CellMeans
+from joulelab.findings.efficiency import model_findings, model_ratios
 from joulelab.findings.model_differences import no_difference_p
 from joulelab.findings.predictors import correlations, differences, predictor_findings
 from joulelab.findings.summary import measurements, summary
@@ -62,3 +65,14 @@ def test_p_of_equal_models_is_spread_evenly():
         models = pd.DataFrame({"x": runs.mean(axis=1), "x_random": half, "x_df": [3.0] * 8})
         p.append(no_difference_p(models, "x"))
     assert 0.02 <= np.mean(np.array(p) < 0.05) <= 0.08
+
+
+def test_a_saving_that_cannot_be_determined_has_no_significance():
+    runs = run_table(models=NAMES, repeats=2, seed=2, phases=("train",), noise=(1.5, 1.5, 0.5))
+    measured, means = measurements(summary(runs)), CellMeans(runs)
+    accurate = accuracy((), measured, means)
+    findings = model_findings(measured, model_ratios(measured, means, accurate), accurate)
+    undetermined = [one for one in findings if one.id.startswith("efficient")
+                    and "cannot be determined" in one.statement]  # fmt: skip
+    assert undetermined
+    assert not any("significant" in one.statement for one in undetermined)

@@ -119,3 +119,16 @@ def test_intervals_end_where_a_quantity_ends(tmp_path, synthetic):
     assert train["gross_j_low"] == 0
     assert train["accuracy_pct_high"] == 100
     assert train["accuracy_pct_low"] > 0
+
+
+def test_an_interval_includes_its_value_where_gross_energy_lacks_runs(rows):
+    """Net energy is at most gross energy, but not where other runs have it."""
+    runs = rows.copy()
+    train = runs.index[(runs["model"] == "LeNet") & (runs["phase"] == "train")]
+    runs.loc[train[1:], "gross_j"] = float("nan")
+    runs.loc[train[0], "gross_j"] = 1.0
+    row = summary(runs).iloc[0]
+    assert row["net_j_low"] <= row["net_j"] <= row["net_j_high"]
+    runs["net_j"] = float("nan")
+    unknown = summary(runs)[["net_j", "net_j_low", "net_j_high"]]
+    assert unknown.isna().all(axis=None)

@@ -20,6 +20,8 @@ def result(settings, saving=0.12, slowdown=0.02):
                      "2.00 % (95 % CI 1.00–3.00 %) more time."),
         (-0.12, -0.3, "uses 12.0 % (95 % CI 11.0–13.0 %) more energy and takes "
                       "30.0 % (95 % CI 29.0–31.0 %) less time."),
+        (0.12, -0.005, "saves 12.0 % (95 % CI 11.0–13.0 %) of the energy and does not change the "
+                       "time significantly (95 % CI of the change: -1.50 to 0.50 %)."),
     ],
 )  # fmt: skip
 def test_the_outcome_in_a_sentence(saving, slowdown, text):

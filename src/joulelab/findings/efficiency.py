@@ -290,7 +290,7 @@ class _Choice:
                 text = f"what {self.name} saves over {best} {undetermined(self._repeats(best))}"
             if shown is None:
                 text += "; repeats are needed to test it"
-            elif not shown:
+            elif not shown and math.isfinite(low):
                 text += ", which is not significant (95 %)"
         return Finding.about(
             self.first,

@@ -126,7 +126,8 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
         found["low"] = found["low"].clip(lower=quantity.least)
         found["high"] = found["high"].clip(upper=quantity.most)
         if quantity.scale:  # Net energy is at most gross energy.
-            found["high"] = np.fmin(found["high"], table[f"{quantity.scale}_high"])
+            most = np.fmax(found["value"], table[f"{quantity.scale}_high"])
+            found["high"] = found["high"].clip(upper=most)
         for end in _ENDS:
             table[quantity.name + end] = found[end.removeprefix("_") or "value"]
     shared = runs["shared"].fillna(False).to_numpy(dtype=float)

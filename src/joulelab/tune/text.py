@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
-from joulelab.format import count, percent, sentence, with_interval
+from joulelab.format import count, interval, percent, sentence, with_interval
 from joulelab.tune.knobs import DEVICE_KNOBS, plain_level, settings_text
 from joulelab.tune.probes import Level, Settings
 from joulelab.tune.result import Estimate, Result
@@ -16,19 +16,24 @@ def headline(result: Result) -> str:
     if result.settings == result.baseline:
         base = settings_text(result.baseline)
         return f"Keep {base}: {result.reason}."
-    energy = change_text(result.saving, "saves {} of the energy", "uses {} more energy")
-    time = change_text(result.slowdown, "takes {} more time", "takes {} less time")
+    energy = change_text(result.saving, "saves {} of the energy", "uses {} more energy", "energy")
+    time = change_text(result.slowdown, "takes {} more time", "takes {} less time", "time")
     return f"{sentence(settings_text(result.settings)).removesuffix('.')} {energy} and {time}."
 
 
-def change_text(change: Estimate, positive: str, negative: str) -> str:
-    """Format a relative change with its interval, in a text for its sign.
+def change_text(change: Estimate, positive: str, negative: str, of: str) -> str:
+    """Format a relative change of a quantity with its interval, in a text for its sign.
 
     Example:
-        >>> change_text(Estimate(-0.12, -0.14, -0.1), "{} more", "{} less")
-        '12.0 % (95 % CI 10.0–14.0 %) less'
+        >>> change_text(Estimate(-0.12, -0.14, -0.1), "takes {} more", "takes {} less", "time")
+        'takes 12.0 % (95 % CI 10.0–14.0 %) less'
+        >>> change_text(Estimate(0.01, -0.01, 0.03), "takes {} more", "takes {} less", "time")
+        'does not change the time significantly (95 % CI of the change: -1.00 to 3.00 %)'
     """
     value, low, high = change.value, change.low, change.high
+    if low <= 0 <= high and low < high:
+        ends = interval(100 * low, 100 * high, 100 * value)
+        return f"does not change the {of} significantly (95 % CI of the change: {ends} %)"
     if value < 0:
         value, low, high = -value, -high, -low
     text = percent(value) if low == high else with_interval(100 * value, 100 * low, 100 * high, "%")
