@@ -12,7 +12,6 @@ SEEDS = {
     "models: which uses least": 6,
     "factors: precision": 6,
     "batch size: floor": 4,
-    "correlation with time": 6,
     "training over inference": 6,
     "machines: ratio of energy": 5,
     "accuracy and energy": 4,

@@ -99,18 +99,20 @@ def test_any_curve_without_noise(curve, max_slowdown, seed):
 
 @pytest.mark.parametrize(("repeats", "chosen"), [(1, 200), (2, 200), (3, 150)])
 def test_a_level_is_chosen_only_after_repeated_probes_of_it_and_the_baseline(repeats, chosen):
-    search = LevelSearch(knob((150, 200)), 0.05)
+    search = LevelSearch(Knob("batch_size", (150, 200), 200), 0.05)
     for level, energy_j in ((200, 100.0), (150, 80.0)) * repeats:
-        search.add(Probe({"power_limit": level}, 1.0, energy_j))
+        search.add(Probe({"batch_size": level}, 1.0, energy_j))
     result = search.result()
-    assert result.settings == {"power_limit": chosen}
-    assert ("power limit 150 W may be, with more probes" in result.reason) is (chosen == 200)
+    assert result.settings == {"batch_size": chosen}
+    assert ("batch size 150 may be, with more probes" in result.reason) is (chosen == 200)
 
 
 @pytest.mark.parametrize("kind", [LIMITS, ("a", "b", "c", "d")])
 def test_levels_that_do_not_differ_are_not_chosen_for_their_noise(kind):
     def chosen(saving, seed):
-        search = LevelSearch(Knob("power_limit", kind, kind[-1]), 0.05, seed=seed)
+        search = LevelSearch(
+            Knob("power_limit", kind, kind[-1], is_limit=kind is LIMITS), 0.05, seed=seed
+        )
         truth = dict.fromkeys(kind, (1.0, 100.0 * (1 - saving))) | {kind[-1]: (1.0, 100.0)}
         result = run_on(truth, search, noise=0.01, seed=seed)
         assert (result.saving.low > 0) is (result.settings != result.baseline)

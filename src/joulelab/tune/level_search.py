@@ -35,6 +35,9 @@ MORE_LIKELY = 0.5
 """Accepted probability of a slow-down above the bound, by any amount."""
 NOT_BETTER = 0.025
 """Accepted probability that the choice is no better than the baseline: a 95 % interval above 0."""
+CLEAR_GAIN = 4.5
+"""A limit that saves this many deviations needs no repeats, since how smooth the curve over limits
+is shows the noise. Below, and for other knobs, repeats confirm the choice."""
 EXCEEDED_COST = 0.25
 """Cost of a bound that is exceeded, in energies of the baseline, when probes are planned."""
 LEAST_GAIN = 1e-3
@@ -177,6 +180,8 @@ class LevelSearch:
 
     def _confirm(self) -> Confirmation:
         """Report whether the choice is confirmed, and what to measure to find out."""
+        if self.knob.is_limit and self._look().gain_in_noise() >= CLEAR_GAIN:
+            return Confirmation(True)
         choice, baseline = (self._settings(one) for one in (self._look().choice, self._baseline))
         return confirm(self.probes, choice, baseline, self.objective)
 
@@ -252,6 +257,12 @@ class _Outlook:
         """The level to choose now."""
         even = np.full((1, len(self.cost)), 1 / len(self.cost))
         return int(self._choose(even, self.seen)[0][0])
+
+    def gain_in_noise(self) -> float:
+        """Return how far the choice is below the baseline, in deviations that noise may make."""
+        repeats = 1 / np.maximum(self.repeats[[self.choice, self.baseline]], 1)
+        noise = np.quantile(self.draws.energy_noise, 0.975) * repeats.sum() ** 0.5
+        return -float(np.log(np.median(self.cost[:, self.choice])) / noise)
 
     def front(self, choice: int) -> list[int]:
         """Return the choice and the levels that no other beats in both, the fastest first."""
