@@ -85,6 +85,8 @@ def _p(
 def student_tail(t: float, freedom: int) -> float:
     """Return the probability that Student's t is above a value (Abramowitz and Stegun, 26.7.3).
 
+    SciPy has it, but is not needed otherwise to tune a command, and not part of the core install.
+
     Example:
         >>> round(student_tail(12.706, 1), 4), round(student_tail(2.228, 10), 4)
         (0.025, 0.025)
