@@ -90,6 +90,21 @@ def test_at_equal_accuracy_the_least_energy_counts(synthetic, tmp_path):
     assert saved.estimate == 0 or "LeNet saves " in saved.statement
 
 
+def test_an_accuracy_that_repeats_leave_open_is_said_to_be_in_doubt(synthetic, tmp_path):
+    points = {"LeNet": (76.7, 74.2, 50.0), "VGG16": (87.8, 88.9, 90.3)}
+
+    def change(run, model, block):
+        for result in run["results"].values():
+            result["accuracy_pct"] = points[model][block]
+
+    found = answers(synthetic, tmp_path / "s", list(points), change=change)["models.train.gross"]
+    assert found.answer.startswith(
+        "Take LeNet only if more repeats confirm its accuracy: it uses the least gross energy per "
+        "sample in training of the 2 models whose accuracy 3 repeats cannot distinguish from the "
+        "highest (VGG16, 89.0 %; LeNet, 67.0 %); the next, VGG16, uses "
+    )
+
+
 def test_a_less_accurate_model_is_a_trade_off(synthetic, tmp_path):
     points = accuracies({"LeNet": 60.0, "MobileNetV2": 90.0, "VGG16": 92.4, "ResNet18": 92.4})
     found = answers(synthetic, tmp_path / "s", MODELS, change=points)["models.train.gross"]

@@ -29,6 +29,10 @@ the model of least energy (``to_least``), the one to take (``to_choice``), or bo
 for all pairs of the ``n`` models and all phases together; ``shown`` states whether the interval
 excludes 1, and is empty without repeats."""
 
+CLOSE_POINTS = 1.0
+"""An accuracy that is lower by at most so many points needs no word: test sets of 10,000 images,
+such as CIFAR-10's, do not tell accuracies of 90 % apart that differ by less (binomial, 95 %)."""
+
 
 def model_ratios(
     measured: pd.DataFrame, means: CellMeans, accuracies: pd.DataFrame
@@ -184,7 +188,7 @@ class _Choice:
 
     def _take(self) -> Iterator[str]:
         """State the choice among equally accurate models, or among all."""
-        among = ""
+        among, take, doubt = "", f"take {self.name}", ""
         if self.best:
             highest = f"{number(self.best['accuracy_pct'])} %"
             if not self.rivals:
@@ -194,6 +198,8 @@ class _Choice:
                 yield f"take {self.name} for the highest accuracy, {highest}: {why}"
                 return
             own = self.accuracies[self.name]["accuracy_pct"]
+            if self.accuracies[self.name]["less_pct"] > CLOSE_POINTS:
+                doubt = "only if more repeats confirm its accuracy"
             measured = "" if own == self.best["accuracy_pct"] else f"; {self.name}, {number(own)} %"
             among = (
                 f" of the {len(self.rivals) + 1} models whose accuracy "
@@ -212,17 +218,20 @@ class _Choice:
             )
             yield "repeats in two blocks or more are needed to test the difference"
         elif not close:
-            yield f"take {self.name}: it uses {least}; {following}, uses {self._times(nearest)}"
+            take = f"{take} {doubt}".rstrip()
+            yield f"{take}: it uses {least}; {following}, uses {self._times(nearest)}"
         elif not apart:
+            take = f"{take} for now{', and ' if doubt else ''}{doubt}"
             yield (
-                f"take {self.name} for now: it was measured to use {least}, but no other uses "
+                f"{take}: it was measured to use {least}, but no other uses "
                 f"significantly more (95 %); {following}, was measured to use "
                 f"{self._times(nearest)}"
             )
         else:
+            take = f"{take} {doubt}: it" if doubt else f"{take}, which"
             yield (
-                f"take {self.name}, which was measured to use {least}; {_some(close)} cannot be "
-                "distinguished from it (95 %)"
+                f"{take} was measured to use {least}; {_some(close)} cannot be distinguished from "
+                "it (95 %)"
             )
         if close and len(apart) > 1:
             first, last = apart[0], apart[-1]
