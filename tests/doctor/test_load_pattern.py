@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from itertools import pairwise
@@ -47,6 +48,37 @@ def test_a_load_runs_for_the_pattern_and_ends():
 def test_a_load_forks_without_the_threads_that_numpy_starts():
     code = "import sys, joulelab.doctor.load_pattern; sys.exit('numpy' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+ORPHAN = """
+import os, time
+from joulelab.doctor import load_pattern
+
+fork = os.fork
+
+def fork_and_end():
+    own = os.getpid()
+    if fork():
+        os._exit(0)
+    while os.getppid() == own:
+        time.sleep(0.001)
+    return 0
+
+os.fork = fork_and_end
+load_pattern.usable_threads = lambda: 2
+load_pattern.main("cpu")
+"""
+
+
+def test_a_load_whose_process_ends_as_it_forks_ends():
+    pattern = LoadPattern.starting(load_pattern.time.monotonic(), 600.0)
+    # It returns when no process has the pipe of its output any more.
+    done = subprocess.run(
+        [sys.executable, "-c", ORPHAN],
+        input=json.dumps(pattern.edges_s) + "\n",
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout == "ready\n"
 
 
 def test_a_load_that_is_ended_early_leaves_nothing_behind():

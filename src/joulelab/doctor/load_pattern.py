@@ -132,6 +132,7 @@ def main(kind: str) -> None:
     # The process that started this one ends it when the user interrupts.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICENESS)
+    parent, own = os.getppid(), os.getpid()
     work: Callable[[], None] | None = _multiply
     if kind == "gpu":
         work = _gpu_work()
@@ -145,8 +146,9 @@ def main(kind: str) -> None:
     if kind == "cpu":
         for _ in range(usable_threads() - 1):
             if not os.fork():
+                parent = own
                 break
-    _follow(pattern, work)
+    _follow(pattern, work, parent)
 
 
 def _gpu_work() -> Callable[[], None] | None:
@@ -169,8 +171,8 @@ def _multiply() -> None:
         value *= 1.0000001
 
 
-def _follow(pattern: LoadPattern, work: Callable[[], None]) -> None:
-    parent = os.getppid()
+def _follow(pattern: LoadPattern, work: Callable[[], None], parent: int) -> None:
+    """Work while the pattern is on, until its end or that of the parent, which may be earlier."""
     while (now_s := time.monotonic()) < pattern.edges_s[-1] and os.getppid() == parent:
         if pattern.is_on(now_s):
             work()
