@@ -30,8 +30,9 @@ for all pairs of the ``n`` models and all phases together; ``shown`` states whet
 excludes 1, and is empty without repeats."""
 
 CLOSE_POINTS = 1.0
-"""An accuracy that is lower by at most so many points needs no word: test sets of 10,000 images,
-such as CIFAR-10's, do not tell accuracies of 90 % apart that differ by less (binomial, 95 %)."""
+"""A lower accuracy is in doubt if it is lower by more percentage points than this. A test set of
+10,000 images, such as CIFAR-10's, distinguishes accuracies of about 90 % that differ by 0.8 points
+(normal approximation of the binomial distribution, 95 %)."""
 
 
 def model_ratios(

@@ -25,7 +25,8 @@ LEAST_POWER_W = -0.5  # Meters may show less than 0 by their offset: this, or a 
 NEGATIVE_SHARE = 0.01
 LEAST_DRAWN_W = 5.0  # A device that never draws less while it is read is not off for a moment.
 MOST_PLUG_W, SPIKE = 4000.0, 10.0
-"""More than 230 V times 16 A, and so many times all other values, in one or two rows: no load."""
+"""One or two values above the first, in W (230 V times 16 A is 3,680 W), are failed readings if
+they are more than the second times all others."""
 MOST_AMOUNT_W = 2000.0  # Amounts of energy that would be a greater power than this are counters.
 COUNTER_GROWTH = 1.5  # Power that varies does not rise by this much without a fall,
 LEAST_COUNTER_W = 3.0  # and hardly anything that is logged draws less than this.
