@@ -150,3 +150,20 @@ def test_a_module_of_which_no_part_is_measured_is_the_total():
 def test_the_role_of_the_modules_counter():
     assert channel_role(AVERAGE, [AVERAGE, MODULE]) == "energy"
     assert channel_role(MODULE, [AVERAGE, MODULE]) == "energy"
+
+
+@pytest.mark.parametrize("moved_s", [-2e-3, 2e-3])
+@pytest.mark.parametrize("duration_s", [0.8, 1.2, 2.0, 5.0, 20.0])
+def test_a_poll_that_just_missed_an_update_or_not_neither_contradicts_nor_scales(
+    duration_s, moved_s
+):
+    counter_s = times(duration_s) - moved_s / 2
+    counter_s[-1] += moved_s
+    counted_j = OWN_W * np.floor(counter_s * 10) / 10
+    assert np.ptp(np.diff(counted_j)) == pytest.approx(OWN_W * 0.1)
+    power_s = times(duration_s, 0.02)
+    power = (SAMPLES, power_s, np.full(power_s.size, OWN_W))
+    counter = replace(COUNTER, gain_uncertainty=SAMPLES.gain_uncertainty)
+    found = energy(trace_of(power, (counter, counter_s, counted_j)), 10.2, 10.6)
+    assert found.notes == ()
+    assert found.gross_j == pytest.approx(OWN_W * 0.4, rel=0.01)

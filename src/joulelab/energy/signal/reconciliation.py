@@ -108,6 +108,7 @@ def _compare(
         return None
     own_j, own_u_j, own_gap_s = curve.energy(at_s[:-1], at_s[1:])
     counted_j, counted_u_j, counted_gap_s = counter.energy(at_s[:-1], at_s[1:])
+    counted_u_j = np.maximum(counted_u_j, _age_uncertainty_j(counter, at_s))
     usable = (own_gap_s + counted_gap_s == 0) & (own_j > 0) & (counted_j > 0)
     if not usable.any():
         return None
@@ -117,6 +118,17 @@ def _compare(
         counted_j[usable] / own_j[usable],
         np.hypot(counted_u_j, own_u_j)[usable] / own_j[usable],
     )
+
+
+def _age_uncertainty_j(counter: EnergyCurve, at_s: Floats) -> Floats:
+    """Return the uncertainty of energies between a counter's readings from independent ages.
+
+    Readings about a multiple of the update period apart are almost always equally old, and now and
+    then a whole period older: a standard uncertainty that says so is no bound of three.
+    """
+    before = np.maximum(np.searchsorted(counter.time_s, at_s) - 1, 0)
+    end_j = counter.max_age_s / math.sqrt(12) * counter.power_w[before]
+    return np.hypot(end_j[:-1], end_j[1:])
 
 
 def contradiction(
