@@ -180,6 +180,19 @@ def test_only_the_own_share_of_a_shared_machine(tmp_path, run_record, make_energ
     assert not any("overlapped" in warning for warning in own.warnings)
 
 
+def test_the_own_share_of_a_run_has_one_interval_everywhere(tmp_path, run_record, make_energy):
+    share = Share(fraction=0.4, low=0.3, high=0.5, method="CPU time")
+    parts = {
+        name: replace(make_energy(1000.0).components["gpu:0"], component=name, share=share)
+        for name in ("cpu:0", "dram:0")
+    }
+    energy = replace(make_energy(2000.0), components=parts)
+    run_record(tmp_path / "one", energy)
+    own = read(tmp_path, own_share=True).total.energy
+    assert own.value == pytest.approx(energy.job_j)
+    assert own.interval == pytest.approx(energy.job_interval_j)
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 20), st.integers(1, 10), st.floats(1.0, 100.0)), max_size=8)
 )

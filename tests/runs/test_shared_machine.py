@@ -72,6 +72,8 @@ def test_several_runs_are_summarised():
         "the CPU"
     )
     assert Sharing.of([("b", energy(ALONE))]) is None
+    used = tuple(f"{name} (pid 1)" for name in "qwertz")
+    assert Sharing.of([("a", energy(replace(HALF, users=used)))]).users == tuple("qwertz")
     without_names = replace(HALF, users=())
     text = "measured on a busy machine: other processes also used the CPU during the run"
     assert str(Sharing.of([("a", energy(without_names))])) == text

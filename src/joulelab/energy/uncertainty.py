@@ -118,16 +118,19 @@ def component_net(part: ComponentEnergy, board: Hashable, baseline: Hashable) ->
     return UncertainValue(part.net_j, errors, part.edge_uncertainty_j, _is_simulated(part))
 
 
-def component_own_share(part: ComponentEnergy, board: Hashable) -> UncertainValue:
+def component_own_share(
+    part: ComponentEnergy, board: Hashable, machine: Hashable
+) -> UncertainValue:
     """Return the job's share of a component that other processes used too, J; the whole if unknown.
 
-    What users of one machine differ in is taken to be the same error in all its runs.
+    What users of one machine differ in is taken to be the same error in all its components and
+    runs, as in :attr:`~joulelab.energy.energy.Energy.job_interval_j`.
     """
     if part.share is None or part.share.is_whole:
         return component_gross(part, board)
     low_j, high_j = part.job_interval_j
     half_j = max(high_j - part.job_j, part.job_j - low_j)
-    errors: dict[Hashable, float] = {("share", board, part.component): half_j / COVERAGE_FACTOR}
+    errors: dict[Hashable, float] = {("share", machine): half_j / COVERAGE_FACTOR}
     return UncertainValue(
         part.job_j, errors, simulated=_is_simulated(part), least=low_j, most=high_j
     )

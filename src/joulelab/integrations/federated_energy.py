@@ -462,4 +462,4 @@ def compare_trainings(
 def _own_energy(energy: Energy) -> UncertainValue:
     """Return what the job used of a machine, with causes of errors that all its energies share."""
     parts = energy.components.values()
-    return UncertainValue.total(component_own_share(part, "") for part in parts)
+    return UncertainValue.total(component_own_share(part, "", "") for part in parts)

@@ -73,9 +73,11 @@ class Entry:
 
         With ``own_share``, it is the run's own share where that is known.
         """
-        energy_of = component_own_share if own_share else component_gross
+        boards, host = self.boards, self.run.host
         return [
-            energy_of(part, self.boards[part.component])
+            component_own_share(part, boards[part.component], host)
+            if own_share
+            else component_gross(part, boards[part.component])
             for part in self.parts
             if kind in ("", part.component.partition(":")[0])
         ]

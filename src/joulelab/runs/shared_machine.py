@@ -102,7 +102,7 @@ class Sharing:
         for _, energy in affected:
             for label, names in other_users(energy).items():
                 components[label] = None
-                users.update(set(names))
+                users.update(list(dict.fromkeys(names)))
         if not affected:
             return None
         return cls(
