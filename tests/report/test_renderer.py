@@ -28,6 +28,16 @@ def test_a_failure_is_one_line():
         one.render([{"mark": 1}])
 
 
+def test_a_name_with_control_characters_is_drawn_escaped():
+    names = [{"x": "a\x1b[31m"}, {"x": "b\x00\ufffe"}, {"x": "é, µ"}]
+    encoding = {"x": {"field": "x", "type": "nominal"}}
+    drawn = renderer.render(
+        {"data": {"values": names}, "mark": "point", "encoding": encoding}, renderer.FORMATS
+    )
+    svg = drawn["svg"].decode()
+    assert all(text in svg for text in ("a\\x1b[31m", "b\\x00\\ufffe", "é, µ"))
+
+
 def test_few_runs_are_not_worth_a_process():
     assert processes_for(8) == 0
     assert 1 <= processes_for(64) <= 4

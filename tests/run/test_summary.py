@@ -108,6 +108,16 @@ def test_a_summary_fits_one_screen(tmp_path):
     assert not any(math.isnan(value) for value in (found.energy.low, found.energy.high))
 
 
+def test_long_names_of_spans_leave_room_for_their_values(tmp_path):
+    run = write_finished(tmp_path / "one")
+    spans = [replace(span, name=f"{span.name}\n{'x' * 500}") for span in run.spans]
+    costs = Costs(energy_j=1.0, interval_j=(1.0, 1.0))
+    lines = Summary(run=run, costs=costs, tree=flat_tree(spans)).lines()
+    rows = [row for label, content in lines if label == "spans" for row in content.split("\n")]
+    assert rows
+    assert all(len(row) < 130 for row in rows)
+
+
 def test_a_summary_says_why_components_are_estimated(tmp_path):
     run = write_finished(tmp_path / "one")
     (part,) = run.energy.components.values()

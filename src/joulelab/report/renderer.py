@@ -17,6 +17,7 @@ from typing import Any, Self
 import vl_convert
 
 from joulelab.errors import StoreError
+from joulelab.format import printable
 from joulelab.parallel import usable_cpus
 
 FORMATS = ("svg", "png", "pdf")
@@ -87,13 +88,22 @@ def processes_for(runs: int) -> int:
 
 def render(specification: Mapping[str, Any], formats: Sequence[str]) -> Images:
     """Render one specification in this process."""
-    svg = _with_own_clips(vl_convert.vegalite_to_svg(dict(specification)))
+    svg = _with_own_clips(vl_convert.vegalite_to_svg(_drawable(specification)))
     makers: Mapping[str, Callable[[], bytes]] = {
         "svg": svg.encode,
         "png": lambda: vl_convert.svg_to_png(svg, scale=_PNG_SCALE),
         "pdf": lambda: _PDF_NAMES.sub(_sorted, vl_convert.svg_to_pdf(svg)),
     }
     return {kind: makers[kind]() for kind in formats}
+
+
+def _drawable(value: Any) -> Any:
+    """Escape what XML has no characters for: the renderer would end the process."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {name: _drawable(one) for name, one in value.items()}
+    return [_drawable(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _with_own_clips(svg: str) -> str:

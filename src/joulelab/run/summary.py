@@ -46,6 +46,7 @@ from joulelab.sensors.sensor import Absence, Provenance
 from joulelab.uncertain import Ratio, ratio
 
 MOST_SPANS = 8
+LONGEST_NAME = 40
 MOST_EPOCHS = 8
 MOST_CANDIDATES = 50
 SITE_HINT = "set your location once: `joulelab site --country FR --price 0.25 --currency EUR`"
@@ -304,7 +305,7 @@ def _span_lines(tree: Sequence[SpanNode], most: int | None) -> Iterator[Line]:
     # Parents are not shorter than their children, so each has its parent above it.
     longest = sorted(range(len(rows)), key=lambda i: -rows[i][1].total.duration_s)[:most]
     shown = [rows[i] for i in sorted(longest)]
-    names = ["  " * depth + node.name for depth, node in shown]
+    names = ["  " * depth + shorten(node.name, LONGEST_NAME) for depth, node in shown]
     times = [_times(node) for _, node in shown]
     name_width, time_width = (max(map(len, one), default=0) for one in (names, times))
     indent = " " * (name_width + 2)
