@@ -92,6 +92,34 @@ def test_a_table_that_cannot_be_used_is_one_line_and_exit_code_2(write, refused,
     assert message in refused("tune", "--replay", write(text), "--knobs", "power-limit")
 
 
+def test_knobs_of_a_table_are_found_by_their_names(write, printed, refused):
+    text = "batch_size,power_limit_w,precision,host,duration_s,energy_j\n"
+    text += "".join(f"{b},{w},bf16,a,{b},{w}\n" for b in (8, 16) for w in (100, 200)) + "\n"
+    table = read_replay_table(write(text))
+    assert [(knob.name, knob.baseline) for knob in table.knobs] == [
+        ("batch_size", 8), ("power_limit_w", 200)
+    ]  # fmt: skip
+    assert table.knobs[1].is_limit
+    assert "batch size 8, power limit 200 W" in printed(
+        "tune", "--replay", write(text), "--baseline", "power-limit-w=200"
+    )
+    other = "x,batch_size,duration_s,energy_j\n1,8,1,2\n2,8,1,2\n"
+    assert "with --knobs: x, " in refused("tune", "--replay", write(other))
+    assert "'batch' is no knob" in refused("tune", "--replay", write(text), "--baseline", "batch=8")
+
+
+def test_the_table_of_results_has_the_baseline_that_is_kept(write, printed):
+    text = "batch_size,duration_s,energy_j,epochs_to_target\n"
+    text += "".join(f"{batch_size},10,1000,20\n" for batch_size in (16, 32, 64, 128, 256))
+    for seed in range(3):
+        out = printed(
+            "tune", "--replay", write(text), "--objective", "energy-to-target", "--noise", "3%",
+            "--seed", str(seed),
+        )  # fmt: skip
+        assert out.startswith("Keep batch size 16: ")
+        assert len([line for line in out.splitlines() if "baseline" in line]) == 2
+
+
 def test_the_command_prints_the_documented_json(write, printed):
     out = printed("tune", "--replay", write(CURVE), "--noise", "1%", "--seed", "3", "--json")
     found = json.loads(out)

@@ -9,7 +9,7 @@ from joulelab.errors import UserError, nearest
 from joulelab.tune.probes import Level, Settings
 
 DEVICE_KNOBS = {"power_limit": "W", "clock": "MHz", "memory_clock": "MHz", "cpu_power_limit": "W"}
-"""Knobs of devices, with their unit."""
+"""Knobs of devices, with their unit. At a higher level, nothing takes longer."""
 
 PROGRAM_KNOBS = ("batch_size", "precision", "compile", "memory_format")
 """Knobs of a study's workload. A command may have others, which its placeholders name."""
@@ -80,6 +80,17 @@ def parse_level(text: str) -> Level:
     return int(value) if value.is_integer() else value
 
 
+def device_knob(name: str) -> str:
+    """Return the device's knob that a name means, which may end in its unit; empty for others.
+
+    Example:
+        >>> device_knob("power_limit_w"), device_knob("clock"), device_knob("batch_size")
+        ('power_limit', 'clock', '')
+    """
+    names = (name, *(name.removesuffix(f"_{one.lower()}") for one in DEVICE_KNOBS.values()))
+    return next((one for one in names if one in DEVICE_KNOBS), "")
+
+
 def settings_text(settings: Settings) -> str:
     """Name levels for people.
 
@@ -92,7 +103,7 @@ def settings_text(settings: Settings) -> str:
 
 def knob_title(name: str) -> str:
     """Return the name of a knob in words."""
-    return name.replace("_", " ")
+    return (device_knob(name) or name).replace("_", " ")
 
 
 def level_text(name: str, level: Level) -> str:
@@ -104,7 +115,7 @@ def level_text(name: str, level: Level) -> str:
     """
     is_whole = not isinstance(level, bool | str) and float(level).is_integer()
     text = f"{level:,.0f}" if is_whole else plain_level(level)
-    return f"{text} {DEVICE_KNOBS.get(name, '')}".rstrip()
+    return f"{text} {DEVICE_KNOBS.get(device_knob(name), '')}".rstrip()
 
 
 def plain_level(level: Level) -> str:

@@ -12,12 +12,10 @@ import numpy as np
 
 from joulelab.errors import UserError, nearest
 from joulelab.logs.text_files import open_text, read_lines
-from joulelab.tune.knobs import parse_level
+from joulelab.tune.knobs import DEVICE_KNOBS, PROGRAM_KNOBS, device_knob, parse_level
 from joulelab.tune.probes import Knob, Level, Probe, Search, Settings
-from joulelab.tune.result import Result
+from joulelab.tune.result import Estimate, FrontPoint, Result
 
-LIMITS = ("power_limit", "clock", "memory_clock", "package_limit")
-"""Knobs for which a higher level never takes longer."""
 REPEATS = ("repeat", "run", "seed", "trial")
 """Columns that may differ between rows of the same settings."""
 VALUES = ("duration_s", "energy_j", "power_w")
@@ -45,6 +43,16 @@ class ReplayTable:
         """The baseline level of each knob."""
         return tuple(knob.baseline for knob in self.knobs)
 
+    @property
+    def baseline_point(self) -> FrontPoint | None:
+        """The baseline's mean time and energy; ``None`` if it never reached the target."""
+        rows, work = (np.array(of[self.baseline]) for of in (self.rows, self.work_to_target))
+        if not np.isfinite(work).all():
+            return None
+        means = (rows * work[:, None]).mean(axis=0).tolist()
+        duration, energy = (Estimate(mean, mean, mean) for mean in means)
+        return FrontPoint({knob.name: knob.baseline for knob in self.knobs}, duration, energy)
+
     def probe(self, settings: Settings, noise: float, rng: np.random.Generator) -> Probe:
         """Measure some settings: one of their rows at random, with noise.
 
@@ -70,7 +78,7 @@ def replay(table: ReplayTable, search: Search, noise: float, seed: int) -> Resul
 
 
 def read_replay_table(
-    path: Path, names: Sequence[str], baseline: Mapping[str, str] | None = None
+    path: Path, names: Sequence[str] = (), baseline: Mapping[str, str] | None = None
 ) -> ReplayTable:
     """Read a CSV table of one workload: columns of knobs, ``duration_s``, and an energy.
 
@@ -81,7 +89,7 @@ def read_replay_table(
 
     Args:
         path: The table.
-        names: Columns that are knobs.
+        names: Columns that are knobs. Default: those with the name of a knob and several levels.
         baseline: Baseline level by knob. Default: the highest level of a limit, the first level in
             the table of any other knob.
 
@@ -92,9 +100,12 @@ def read_replay_table(
         lines = list(csv.reader(read_lines(file), skipinitialspace=True))
     header, *lines = lines or [[]]
     columns = [cell.strip().replace("-", "_") for cell in header]
+    names = names or _known_knobs(columns, lines, path)
     for name in (*names, "duration_s"):
         if name not in columns:
             raise UserError(f"{path} has no column {name!r}", hint=nearest(name, columns))
+    for name in (baseline or {}).keys() - {*names}:
+        raise UserError(f"--baseline: {name!r} is no knob", hint=nearest(name, names))
     if not {"energy_j", "power_w"} & set(columns):
         raise UserError(f"{path} has no column 'energy_j' or 'power_w'", hint="add one")
     rows: dict[tuple[Level, ...], list[tuple[float, float]]] = {}
@@ -137,6 +148,23 @@ def read_replay_table(
     return table
 
 
+def _known_knobs(columns: Sequence[str], lines: Iterable[Sequence[str]], path: Path) -> list[str]:
+    """Return the columns with the name of a knob that have several levels."""
+    filled = [line for line in lines if len(line) == len(columns)]
+    if not filled:
+        raise UserError(f"{path} has no rows of data")
+    levels = dict(zip(columns, map(set, zip(*filled, strict=True)), strict=True))
+    known = {*PROGRAM_KNOBS, *(name for name in columns if device_knob(name))}
+    found = [name for name in levels if name in known and len(levels[name]) > 1]
+    if not found:
+        raise UserError(
+            f"{path} has no column of several levels with the name of a knob",
+            why=f"knobs are {', '.join([*DEVICE_KNOBS, *PROGRAM_KNOBS])}",
+            hint=f"name others of its columns with --knobs: {', '.join(columns)}",
+        )
+    return found
+
+
 def _level(text: str, name: str, path: Path, row: int) -> Level:
     level = parse_level(text)
     if isinstance(level, str) and level.lower() in {"", "nan", "inf", "-inf", "null", "none"}:
@@ -170,7 +198,7 @@ def _check_same_curve(
 def _knob(name: str, found: tuple[Level, ...], baseline: str | None, path: Path) -> Knob:
     is_number = not any(isinstance(level, str) for level in found)
     levels = tuple(sorted(found)) if is_number else found
-    is_limit = is_number and name in LIMITS
+    is_limit = is_number and device_knob(name) != ""
     level = levels[-1] if is_limit else found[0]
     if baseline is not None:
         level = parse_level(baseline)
