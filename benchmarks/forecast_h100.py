@@ -15,6 +15,8 @@ from joulelab.forecast.profile import MAIN, Row
 DATA = Path(__file__).parents[1] / "tests" / "data" / "h100"
 SECTIONS = 100
 SEEN = (3, 10, 30)
+USES = ("used to choose BRIEF", "not used to choose BRIEF")
+"""Of every second model, in alphabetical order; see :data:`joulelab.forecast.series.BRIEF`."""
 
 
 def cases() -> Iterator[Case]:
@@ -25,7 +27,9 @@ def cases() -> Iterator[Case]:
     energy_j = np.concatenate(([0.0], np.cumsum(np.diff(t_s) * power_mw[1:] * 1e-3)))
     with (DATA / "zoo_spans.csv").open() as file:
         spans = [span for span in csv.DictReader(file) if span["phase"] == "train"]
+    models = sorted({span["model"] for span in spans})
     for span in spans:
+        use = USES[models.index(span["model"]) % 2]
         start_s, stop_s = float(span["start_s"]), float(span["stop_s"])
         edges_s = np.linspace(start_s, stop_s, SECTIONS + 1)
         sections_j = np.diff(np.interp(edges_s, t_s, energy_j))
@@ -34,4 +38,4 @@ def cases() -> Iterator[Case]:
             for j in sections_j
         ]
         for seen in SEEN:
-            yield Case.of(f"spans on an H100, from the first {seen} %", rows, seen)
+            yield Case.of(f"spans on an H100 {use}, from the first {seen} %", rows, seen)

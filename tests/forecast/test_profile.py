@@ -54,6 +54,15 @@ def test_other_programs_widen_the_interval_if_they_ran_for_half_of_the_profile()
     assert half_width(0) == half_width(2) < half_width(3) == half_width(6)
 
 
+def test_epochs_shorter_than_what_slows_them_widen_the_interval():
+    def half_width(duration_s):
+        rows = [Row("epoch", duration_s, 10.0 + 0.5 * (-1) ** i) for i in range(10)]
+        validations = [Row("validate", 10 * duration_s, 10.0)] * 2
+        return Profile([*rows, *validations]).forecast(100).uncertainty
+
+    assert half_width(0.01) == half_width(0.09) > half_width(0.11) == half_width(100.0)
+
+
 def test_two_validations_per_epoch_stay_two():
     rows = [row(), row("validate", 5.0, 300.0), row("validate", 5.0, 310.0)] * 3
     assert counts(rows, 50) == {"epoch": 50, "validate": 100}

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
@@ -16,7 +17,16 @@ from joulelab import format as fmt
 from joulelab.carbon.costs import carbon_g
 from joulelab.energy.energy import Energy
 from joulelab.errors import UserError
-from joulelab.forecast.series import ALONE, SHARED, Total, forecast_total, load_scipy
+from joulelab.forecast.series import (
+    ALONE,
+    BRIEF,
+    BRIEF_S,
+    SHARED,
+    Prior,
+    Total,
+    forecast_total,
+    load_scipy,
+)
 from joulelab.uncertain import COVERAGE_FACTOR, is_determined
 
 MAIN = "epoch"
@@ -329,10 +339,16 @@ class Profile:
         values, work = (
             np.array([getattr(self.rows[i], name) for i in known]) for name in (quantity, "work")
         )
+        return forecast_total(values, count, work, self._prior)
+
+    @cached_property
+    def _prior(self) -> Prior:
+        """What is assumed of the rows' scatter."""
         shared_s = math.fsum(row.duration_s for row in self.rows if row.is_shared)
-        is_shared = 2 * shared_s >= math.fsum(row.duration_s for row in self.rows)
-        prior = SHARED if is_shared else ALONE
-        return forecast_total(values, count, work, prior)
+        if 2 * shared_s >= math.fsum(row.duration_s for row in self.rows):
+            return SHARED
+        typical_s = median(row.duration_s for row in self.rows if row.phase == MAIN)
+        return BRIEF if typical_s < BRIEF_S else ALONE
 
     def _with_edges(self, energy: Total, positions: Sequence[int]) -> Total:
         """Widen the interval of what is left to the uncertainty of the rows' edges."""

@@ -11,7 +11,7 @@ Pieces differ by factors (a machine twice as busy takes twice as long), so they 
 logarithms: the interval of what is left is symmetric there and never reaches below 0. Part of the
 scatter, :math:`\rho`, is slow: other programs come and go, a machine warms up. It does not average
 out, and few pieces cannot show how large it is. It is larger where other programs are known to use
-the machine, and otherwise at most 2 %.
+the machine, and otherwise at most 2 %, or 5 % for pieces shorter than 0.1 s.
 
 The mean of the pieces to come is the best linear unbiased prediction from the measured ones
 (Rasmussen and Williams, *Gaussian Processes for Machine Learning*, 2006, section 2.7 and eq. 2.42).
@@ -50,6 +50,13 @@ class Prior(NamedTuple):
 ALONE = Prior((0.003, 0.01, 0.03, 0.1), slow=0.02)
 """Epochs scatter by 0.3 % on an H100, and by a few percent on a processor. What changes them
 slowly, for example clocks and temperatures, changes them little."""
+
+BRIEF = ALONE._replace(slow=0.05)
+"""Pieces shorter than :data:`BRIEF_S`: on an H100, power fell by up to half for 0.1 to 0.3 s again
+and again, because the host was late. A few such pieces may lie between two falls or within one."""
+
+BRIEF_S = 0.1
+"""Median duration of pieces below which they do not average such falls out."""
 
 SHARED = Prior((0.2,), slow=1.0)
 """Other programs slow pieces by 20 % and more, for many pieces at a time."""
@@ -117,7 +124,8 @@ def forecast_total(
         values: Positive energy or duration of each measured piece. Shape, as all: (pieces,).
         count: Number of pieces of work 1 in the whole run.
         work: Size of each piece relative to a typical one. Default: all 1.
-        prior: :data:`SHARED` if other programs use the machine.
+        prior: :data:`SHARED` if other programs use the machine, :data:`BRIEF` if the pieces are
+            brief.
 
     Example:
         >>> total = forecast_total(np.array([250.0, 240.0, 260.0, 245.0, 255.0]), 50)
@@ -134,7 +142,7 @@ def forecast_total(
         known = float(np.clip((count - begun) / work, 0, 1) @ values)
         return Total(known, known, known, known, 0)
     seen = float(values.sum())
-    if values.size <= 2 and prior is ALONE:
+    if values.size <= 2 and prior is not SHARED:
         prior = FEW
     startup = startup_pieces(values / work)
     values, work = values[startup:], work[startup:]
