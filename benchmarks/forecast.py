@@ -19,7 +19,8 @@ Why the intervals are not narrower, with coverages and median half-widths:
 - Throttling that begins in the profile is covered at 97 %; of 57 missed runs of other seeds, 56 are
   throttled later, which has no trace in the profile. Covering 92 % takes 1.3 times the width.
 - Trainings next to programs that come and go are missed where these do more or less later. Covering
-  92 % takes 1.2 to 2.4 times the width; the simulated ones, disturbed less, would need half.
+  92 % takes 1.1 times the width, and 2.6 times for those used to choose the method; the simulated
+  ones, disturbed less, would need half.
 
 The simple rules are the first epoch times the number of epochs, as CarbonTracker predicts, and the
 mean of the epochs.
