@@ -320,7 +320,7 @@ def test_command_reads_a_format(tmp_path):
     arguments = ["--power", str(DATA / "nvidia_smi_dmon.txt"), "--interval", "1"]
     result = CliRunner().invoke(command, arguments)
     assert result.exit_code == 0
-    assert "6,001 J" in result.output
+    assert "6,000 J" in result.output
     assert "the log has no times; readings are taken 1 s apart" in result.output
 
 

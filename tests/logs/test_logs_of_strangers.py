@@ -238,6 +238,46 @@ READ = {
             f"{START.timestamp() + i:.0f}", f"MB_Total_Pwr | {power(0, i):.0f} Watts | ok",
             "CPU_Power | 60 Watts | ok"]),
         {}, 6000),
+    "power and energy of GPUs of several hosts": (
+        table("# TYPE DCGM_FI_DEV_POWER_USAGE gauge", lambda i: [
+            f"{START.timestamp() + i:.0f}",
+            *(f'DCGM_FI_DEV_POWER_USAGE{{gpu="0",UUID="GPU-{k}"}} {power(k, i)}' for k in (0, 1)),
+            f'DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{{gpu="0",UUID="GPU-0"}} {100_000 * i}']),
+        {}, 18_000),
+    "dmon, with pmon behind it": (
+        table("#Date Time gpu pwr gtemp", lambda i: f"{date(i, '%Y%m%d %H:%M:%S')} 0 100 50")
+        + table("#Date Time gpu pid type sm", lambda i:
+            f"{date(i + 61, '%Y%m%d %H:%M:%S')} 0 1234 C 98"),
+        {}, 6000),
+    "plugs of Home Assistant with apparent power": (
+        table("entity_id,state,last_changed", lambda i: [
+            f"sensor.plug_{name},{value},{date(i)}Z" for name, value in (
+                ("power", power(0, i)), ("apparent_power", 110), ("reactive_power", 40))]),
+        {}, 6000),
+    "phases of Home Assistant and their sum": (
+        table("entity_id,state,last_changed", lambda i: [
+            f"sensor.em_{name},{value},{date(i)}Z" for name, value in (
+                ("a_power", ramp(i)), ("b_power", ramp(3 * i)),
+                ("power", float(ramp(i)) + float(ramp(3 * i))))]),
+        {}, sum(float(ramp(i)) + float(ramp(3 * i)) for i in range(60))),
+    "CSV of a known tool that a spreadsheet saved with decimal commas": (
+        table("Date;CPU Utilization;Total Power;CPU Power", lambda i:
+            f"{date(i, '%Y-%m-%d %H:%M:%S')};0,5;{power(0, i)};{power(0, i)}".replace(".", ",")),
+        {}, 6000),
+    "input of a board that contains its rails": (
+        table("", lambda i: f"{date(i, '%m-%d-%Y %H:%M:%S')} RAM 1/8MB CPU [1%@9] VDD_GPU "
+            f"20000mW/1mW VIN_SYS_5V0 9000mW/1mW VIN {1000 * power(0, i):.0f}mW/1mW"),
+        {}, 6000),
+    "perf, with bars between its cells": (
+        table("# started", lambda i: f"{i}.0|{power(0, i)}|Joules|power/energy-pkg/|1|100||"),
+        {}, 6000),
+    "perf, with totals below its intervals": (
+        table("# time counts unit events", lambda i:
+            f"{i}.0 {power(0, i)} Joules power/energy-pkg/", range(1, 61))
+        + "\n 6,000.00 Joules power/energy-pkg/\n\n 60.01 seconds time elapsed\n",
+        {}, 6000),
+    "-0.001 for what could not be read": (
+        table("time,power_w", lambda i: f"{date(i)},{power(0, i) if i % 9 else -0.001}"), {}, 6000),
 }  # fmt: skip
 
 
@@ -390,6 +430,43 @@ REFUSED = {
     "power that is 0 at all times but one": (
         table("timestamp, index, power.draw [W]", lambda i: f"{date(i)}, 0, {60 * (i == 5)} W"),
         {}, "is 0 at all times but one: the tool could not measure it"),
+    "65535 for all that could not be read": (
+        table("time,power_w", lambda i: f"{date(i)},{power(0, i) if i % 7 else 65535}"),
+        {}, "has a value of 65.5 kW: all others are 102 W or less; remove the row"),
+    "instances of a GPU, each with the power of the board": (
+        table("time,uuid,power_w", lambda i: [f"{date(i)},MIG-{k},{ramp(i)}" for k in (1, 2)]),
+        {}, "seems to be a total: each poll has the same value for all 2 devices"),
+    "GPUs that take turns without times": (
+        table("power.draw [W]", lambda i: [f"{power(k, i)} W" for k in range(2)]),
+        {"interval_s": 1.0}, "its rows repeat 2 levels, as if 2 devices took turns"),
+    "power in tenths of watts": (
+        table("time,power_dW", lambda i: f"{date(i)},{10 * power(0, i)}"), {},
+        "no column may be power or energy"),
+    "what is before the supplies of others": (
+        table("time,device,power_w", lambda i: [
+            f"{date(i)},{name},{value}" for name, value in (
+                ("a", ramp(i)), ("b", ramp(3 * i)),
+                ("pdu", f"{1.02 * (float(ramp(i)) + float(ramp(3 * i))):.1f}"))]),
+        {}, "device 'pdu' may contain the others: its power is 1.02 times their sum"),
+    "a sum of devices whose loads do not change": (
+        table("time,device,power_w", lambda i: [
+            f"{date(i)},{name},{value}" for name, value in (("a", 100), ("b", 200), ("x", 300))]),
+        {}, "device 'x' may contain the others"),
+    "a sum of columns that do not change": (
+        table("time,a_w,b_w,c_w", lambda i: f"{date(i)},100,200,300"), {},
+        "several columns may be power or energy"),
+    "jobs, in the order of their energies": (
+        "JobID|Elapsed|ConsumedEnergyRaw\n1|00:10:00|360000\n2|00:20:00|720000\n",
+        {}, "each row is a run of its own, with its 'JobID'"),
+    "milliseconds that may be seconds": (
+        table("time,power_w", lambda i: f"{20 * i + i % 3},{power(0, i)}"), {},
+        "the unit of times in column 'time' is unknown: its rows are 21 apart"),
+    "minutes that may be seconds": (
+        table("time,power_w", lambda i: f"{i / 60:.6f},{power(0, i)}"), {},
+        "the unit of times in column 'time' is unknown: its rows are 0.016667 apart"),
+    "energies of intervals with few steps": (
+        table("t_s,energy_j", lambda i: f"{i},{60 if i // 20 % 2 else 250}", range(200)), {},
+        "may be a counter or energy per interval"),
 }  # fmt: skip
 
 
@@ -406,6 +483,13 @@ def test_one_value_in_the_rows_of_all_devices_is_noted(tmp_path):
     text = table("time,rank,power_w", lambda i: [f"{date(i)},{k},{power(0, i)}" for k in range(2)])
     log, _ = read(tmp_path, text)
     assert "each poll has the same value for all 2 devices in 'power_w'" in log.notes[-1]
+
+
+def test_a_whole_log_keeps_its_last_step(tmp_path):
+    text = table("timestamp, index, power.draw [W]", lambda i:
+        f"{date(30 * i)}, 0, {60 if i < 11 else 250} W", range(12))  # fmt: skip
+    _, row = read(tmp_path, text)
+    assert row["gross_j"] == pytest.approx(60 * 300 + 155 * 30, rel=0.005)
 
 
 def test_zeros_of_a_meter_are_noted(tmp_path):

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from enum import Enum, auto
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,6 +31,9 @@ _DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[ T].*)?|\d{8}[ T-]\d.*")
 _CLOCK = re.compile(r"(?!000)\d+:\d{2}(?::\d{2}.*)?(?: [AaPp][Mm])?")
 _WEEKDAY = re.compile(r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? .*\d:\d\d.*")
 LEAST_SUMS = 3  # Rows that show that a column is the sum of others.
+MOST_LOSSES = 1.3  # What is before a supply is so many times what is behind it at most.
+LEAST_OWN_CHANGE, LEAST_OWN_CHANGES = 0.01, 5
+"""Devices whose loads differ change by this share of their means from each other, as often."""
 
 
 class CellKind(Enum):
@@ -201,11 +205,29 @@ def names_columns(row: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
     return bool(texts) and (2 * len(texts) > len(values) or bool(texts & set(times)))
 
 
-def sum_of_others(columns: Sequence[Floats]) -> int | None:
-    """Return which column is the sum of all others in each row, if there is one."""
+class Total(NamedTuple):
+    """A column of power that contains all others."""
+
+    position: int
+    scale: float  # Its share of their sum: 1 for the sum itself, more with losses.
+    is_sure: bool  # Whether the others change by themselves. Else it may be by chance.
+
+
+def find_total(columns: Sequence[Floats]) -> Total | None:
+    """Return which column is the sum of all others in each row, or always as many times it."""
     values = np.array(columns)
     if len(values) < 3 or values.shape[1] < LEAST_SUMS or not np.all(np.any(values > 0, axis=1)):
         return None
-    sums = np.sum(values, axis=0)
-    found = (i for i, one in enumerate(values) if np.allclose(2 * one, sums, rtol=1e-3, atol=0.02))
-    return next(found, None)
+    for i, one in enumerate(values):
+        parts = np.delete(values, i, axis=0)
+        others = parts.sum(axis=0)
+        if not np.all(others > 0):
+            continue
+        changes = np.diff(parts / parts.mean(axis=1, keepdims=True), axis=1)
+        own = np.count_nonzero(np.ptp(changes, axis=0) > LEAST_OWN_CHANGE)
+        scale = float(np.median(one / others))
+        if np.allclose(2 * one, one + others, rtol=1e-3, atol=0.02):
+            return Total(i, 1.0, own >= LEAST_OWN_CHANGES)
+        if 1 <= scale <= MOST_LOSSES and np.allclose(one, scale * others, rtol=2e-3, atol=0.02):
+            return Total(i, scale, own >= LEAST_OWN_CHANGES)
+    return None

@@ -17,14 +17,14 @@ import numpy as np
 from joulelab.arrays import Floats
 from joulelab.errors import UserError, nearest
 from joulelab.format import first_words
-from joulelab.logs.cells import NUMBER_WITH_UNIT, NumberReader, is_absent, sum_of_others
+from joulelab.logs.cells import NUMBER_WITH_UNIT, NumberReader, find_total, is_absent
 from joulelab.logs.csv_table import Converter, Table
 from joulelab.sensors.sensor import Quantity
 
 Units = Mapping[str, float]  # Lower case, to the SI unit; "" is that of plain numbers.
 
 TIME_UNITS: Units = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0}
-TIME_WORDS = {"time", "timestamp", "elapsed", "unix", "epoch", "datetime"}
+TIME_WORDS = {"time", "timestamp", "elapsed", "unix", "epoch", "datetime", "monotonic"}
 _PERCENT: Units = {"": 1.0, "%": 1.0, "pct": 1.0, "percent": 1.0}
 _HERTZ: Units = {"hz": 1.0, "khz": 1e3, "mhz": 1e6, "ghz": 1e9}
 UNITS: Mapping[Quantity, Units] = {
@@ -81,7 +81,7 @@ _WORDS = {
     Quantity.POWER: {"power", "watt", "watts"},
     Quantity.ENERGY: {"energy", "joule", "joules"},
 }
-_NOT_READINGS = {
+NOT_READINGS = {
     "limit", "cap", "max", "min", "state", "management", "reasons", "factor", "apparent",
     "reactive", "percent", "pct", "ratio", "efficiency", "mode", "status", "profile", "voltage",
     "count", "cost", "price", "va", "kva", "var", "kvar", "volt", "volts", "amp", "amps", "util",
@@ -89,18 +89,21 @@ _NOT_READINGS = {
     "threshold", "emissions", "carbon", "co2", "flops", "tflops", "token", "tokens", "on", "off",
     "label",
 }  # fmt: skip
+"""Words in names of columns that are not readings of power or energy."""
 _OTHER_UNITS = {
     "%", "pct", "percent", "v", "mv", "ma", "va", "kva", "var", "kvar", "rpm", "dbm", "dbw", "hp",
-    "btu", "btu/h", "btu/hr", "dw", "cw", "gj",
+    "btu", "btu/h", "btu/hr", "dw", "cw", "dj", "cj", "gj",
 }  # fmt: skip
 """Units of columns that are neither power nor energy, whatever their names."""
+OF_ALL = {"total", "sum", "overall", "combined", "aggregate", "node", "host", "server", "system"}
+"""Words in names of columns that contain others."""
 UNIT_COLUMNS = {"unit", "units", "uom", "unit_of_measurement"}
 _INTERVAL_WORDS = {"interval", "delta", "diff", "increment", "sample", "period"}
 _COUNTER_WORDS = {"total", "counter", "cumulative", "accumulated", "accumulator", "lifetime"}
 _BRACKET = re.compile(r"[\[(]\s*([^\])]*?)\s*[\])]\s*$")
 _CAPITALS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z\d])(?=[A-Z][a-z]{2})")
 _ENDING_UNIT = re.compile(
-    r"(?:^|(?<=power)|(?<=energy)|(?<=draw)|(?<=usage))[kmuµμ]?(?:Wh|W|J)$|^MWh$"
+    r"(?:^|(?<=power)|(?<=energy)|(?<=draw)|(?<=usage))[cdkmuµμ]?(?:Wh|W|J)$|^MWh$"
 )
 _PER_INTERVAL = re.compile(
     r"[ _]*(?:/|\bper[ _])\s*(?:interval|sample|row|period|step)\b|_per_(?:interval|sample)\b",
@@ -221,9 +224,10 @@ def choose_values(table: Table, options: LogOptions) -> list[Column]:
     columns = [_value(table, i, kind, options) for i, kind in found.items()]
     read = [one.converter or table.numbers(one.position) for one in columns]
     values = [convert(table.cells(i)) for i, convert in zip(found, read, strict=True)]
-    total = sum_of_others(values) if {*found.values()} == {Quantity.POWER} else None
-    if total is not None:
-        note = f"left out {columns.pop(total).name!r}, the sum of the others"
+    total = find_total(values) if {*found.values()} == {Quantity.POWER} else None
+    is_named_so = total and {*columns[total.position].stem.split("_")} & OF_ALL
+    if total and total.scale == 1 and (total.is_sure or is_named_so):
+        note = f"left out {columns.pop(total.position).name!r}, the sum of the others"
         notes = "; ".join(filter(None, (columns[0].note, note)))
         return [replace(columns[0], note=notes), *columns[1:]]
     candidates = [
@@ -266,7 +270,7 @@ def _recognise(table: Table) -> dict[int, Quantity]:
         bracket = _BRACKET.search(text)
         units = {cell_unit, bracket[1].lower() if bracket else ""}
         units.add(name.stem.rpartition("_")[2])
-        if name.words & _NOT_READINGS or units & _OTHER_UNITS:
+        if name.words & NOT_READINGS or units & _OTHER_UNITS:
             continue
         for quantity, words in _WORDS.items():
             is_named_so = not name.unit and name.words & words

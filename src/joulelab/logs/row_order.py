@@ -31,6 +31,7 @@ LEAST_APART = 0.1  # Of their mean: logs of several devices that were merged dif
 LEAST_RATIO = 1.25  # Rows that cycle through levels this far apart are of several devices.
 BUFFERED = 1.5  # A round is so much farther from the one before than its rows are from each other.
 LEAST_ROUNDS = 20
+TINY = 1e-12
 MOST_CYCLE = 16
 
 
@@ -143,20 +144,22 @@ def _is_regular(steps: Floats) -> bool:
 def _check_cycles(table: Table, powers: Sequence[Floats]) -> None:
     """Raise an error if the rows may be of several devices that take turns at an even pace."""
     for value in powers:
-        if cycle := _cycle(value):
+        if cycle := find_cycle(value):
             raise UserError(
                 f"{table.path}: its rows repeat {cycle} levels, as if {cycle} devices took turns",
                 hint=DEVICE_HINT,
             )
 
 
-def _cycle(value: Floats) -> int | None:
+def find_cycle(value: Floats) -> int | None:
     """Return after how many rows the values repeat levels far apart; ``None`` if they do not."""
     value = value[np.isfinite(value)][:2000]
     if value.size < 2 * LEAST_ROUNDS or np.ptp(value) == 0:
         return None
     for size in range(2, min(MOST_CYCLE, value.size // LEAST_ROUNDS) + 1):
         rounds = value[: value.size // size * size].reshape(-1, size)
+        # Devices may have steps of load in common.
+        rounds = rounds / np.maximum(rounds.mean(axis=1, keepdims=True), TINY)
         means, scatter = rounds.mean(axis=0), rounds.std(axis=0).max()
         low, high = float(means.min()), float(means.max())
         if high >= LEAST_RATIO * low and DISTINCT_SIGMAS * scatter < high - low:
@@ -172,7 +175,7 @@ def check_interleaved(table: Table, t_s: Floats, powers: Sequence[Floats]) -> No
     """
     for value in powers:
         seen = np.isfinite(value)
-        size, drawn = _cycle(np.diff(t_s[seen])), value[seen]
+        size, drawn = find_cycle(np.diff(t_s[seen])), value[seen]
         if size is None:
             continue
         before, own = (np.median(np.abs(drawn[lag:] - drawn[:-lag])) for lag in (1, size))

@@ -173,10 +173,17 @@ def span_energies(
 ) -> list[Energy]:
     """Compute the energy of each span, of each device only while the log lists it.
 
-    Power may change where a span begins or ends, unless these are the times of another machine.
+    Power may change where a span begins or ends, unless these are the times of another machine, or
+    those of the log, which say nothing of power.
     """
     windows = [log.window(span.start_s, span.stop_s) for span in spans]
-    edges_ns = [edge for one in windows for edge in (one.start_ns, one.stop_ns)]
+    whole = log.window(log.start_s, log.stop_s)
+    edges_ns = [
+        edge
+        for one in windows
+        for edge in (one.start_ns, one.stop_ns)
+        if whole.start_ns < edge < whole.stop_ns
+    ]
     estimator = EnergyEstimator(log.trace, change_points_ns=edges_ns if may_change_at_edges else ())
     return _while_listed(log, windows, estimator)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,10 +13,11 @@ import numpy as np
 from joulelab.arrays import Bools, Floats
 from joulelab.errors import UserError
 from joulelab.format import count, first_words
-from joulelab.logs.cells import is_absent, sum_of_others
+from joulelab.logs.cells import find_total, is_absent
 from joulelab.logs.columns import (
     MOST_NAMES,
     NVIDIA_POWER,
+    OF_ALL,
     Column,
     LogOptions,
     choose_values,
@@ -44,9 +46,6 @@ from joulelab.sensors.sensor import Absence, Quantity
 from joulelab.validation import MOST
 
 LEAST_CHANGES = 3  # Values that vary this often, the same for all devices, are of a total.
-LEAST_OWN_CHANGE, LEAST_OWN_CHANGES = 0.01, 5
-"""Devices whose loads differ change by this share of their means from each other, as often."""
-_OF_ALL = {"total", "sum", "overall", "combined", "aggregate", "node", "host", "server", "system"}
 LEAST_READABLE = 0.5  # A time column of which a smaller share can be read is an error.
 MOST_REPEATED = (
     0.05  # Share of a device's times that may occur twice, for a clock of whole seconds.
@@ -122,7 +121,9 @@ def _check_totals(
         if not (is_one and varies):
             continue
         what = f"each poll has the same value for all {len(devices)} devices"
-        if {*column.stem.split("_")} & _OF_ALL:
+        # Instances of a divided GPU have no meters of their own.
+        are_parts = all(device.name.startswith("MIG-") for device in devices)
+        if are_parts or {*column.stem.split("_")} & OF_ALL:
             raise UserError(
                 f"{table.path}: column {column.name!r} seems to be a total",
                 why=what,
@@ -137,20 +138,29 @@ def _check_totals(
 def _without_sum(
     table: Table, columns: Sequence[Column], devices: list[Device], notes: list[str]
 ) -> list[Device]:
-    """Leave out a device whose power is the sum of those of the others in each poll."""
+    """Leave out a device whose power is the sum of those of the others in each poll.
+
+    Devices that are named alike may draw 1, 2 and 3 times the same.
+
+    Raises:
+        UserError: It may be so by chance, or the device has the losses of the others, too.
+    """
     is_power = all(column.quantity is Quantity.POWER for column in columns)
     if not is_power or len({len(device.t_s) for device in devices}) != 1:
         return devices
-    found = {sum_of_others([device.values[i] for device in devices]) for i in range(len(columns))}
+    found = {find_total([device.values[i] for device in devices]) for i in range(len(columns))}
     total = found.pop() if len(found) == 1 else None
-    if total is None:
+    are_alike = len({re.sub(r"\d+", "", device.component) for device in devices}) == 1
+    are_alike |= all(device.component.startswith("gpu:") for device in devices)
+    if total is None or (are_alike and not total.is_sure):
         return devices
-    parts = np.array([one.values[0] for i, one in enumerate(devices) if i != total])
-    # Devices that draw 1, 2 and 3 times the same are no sum. Loads of their own are by no chance.
-    changes = np.diff(parts / parts.mean(axis=1, keepdims=True), axis=1)
-    if np.count_nonzero(np.ptp(changes, axis=0) > LEAST_OWN_CHANGE) < LEAST_OWN_CHANGES:
-        return devices
-    name = devices[total].name
+    name = devices[total.position].name
+    if not total.is_sure or total.scale != 1:
+        raise UserError(
+            f"{table.path}: device {name!r} may contain the others",
+            why=f"its power is {total.scale:.4g} times their sum in each poll",
+            hint="choose one with --gpu",
+        )
     notes.append(f"{table.path.name}: left out device {name!r}, the sum of the others")
     return [device for device in devices if device.name != name]
 

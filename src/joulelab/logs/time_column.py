@@ -47,6 +47,10 @@ _DURATION_WORDS = {"kernel", "cpu", "gpu", "up", "utilization"}
 _DAY = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}|\d{8}")
 LONG_STEP_S = 50.0
 """Times without a unit that are further apart are seconds only if they are whole minutes."""
+LONG_WHOLE_STEP_S, USUAL_WHOLE_STEP_S = 10.0, 15.0
+"""Whole numbers that are further apart than the first are seconds only if it is a quarter of a
+minute or a multiple, and else may be milliseconds."""
+MINUTE_STEP = 1 / 60  # Of seconds in minutes.
 LEAST_STEP_S = 1e-3  # Times without a unit that are closer may be hours.
 LEAST_DECIMAL_STEP_S = 99.0  # Steps of 100, 200, 250 or 500 s and so on are of a smaller unit.
 DAYS_STEP, LEAST_DAYS = 5e-3, 1e4
@@ -101,8 +105,7 @@ def _time_converter(
         return scaled(table, position, TIME_UNITS[epoch]), note
     _check_clock_digits(table, name, values, step)
     is_days = 0 < step < DAYS_STEP and values[0] > LEAST_DAYS
-    is_long = step >= LONG_STEP_S and (step % MINUTE_S or step > HOUR_S)
-    if epoch or is_days or 0 < step < LEAST_STEP_S or is_long:
+    if epoch or is_days or 0 < step < LEAST_STEP_S or _may_be_another_unit(values, steps, step):
         raise UserError(
             f"{table.path}: the unit of times in column {name!r} is unknown",
             why=f"its rows are {step:g} apart",
@@ -123,6 +126,15 @@ def _may_be_smaller_unit(step_s: float) -> bool:
     first = step_s / 10.0 ** math.floor(math.log10(step_s))
     is_decimal = any(abs(first / one - 1) < 0.02 for one in (1.0, 2.0, 2.5, 5.0, 10.0))
     return is_decimal or (step_s > DAY_S and step_s % DAY_S > 0)
+
+
+def _may_be_another_unit(values: Floats, steps: Floats, step: float) -> bool:
+    """Return whether numbers from a start, usually a step apart, may be no seconds."""
+    if step >= LONG_STEP_S:
+        return step > HOUR_S or float(np.median(steps % MINUTE_S)) > 0
+    if step > LONG_WHOLE_STEP_S:
+        return bool(np.all(values == np.rint(values))) and step % USUAL_WHOLE_STEP_S > 0
+    return abs(step / MINUTE_STEP - 1) < 1e-3
 
 
 def _check_clock_digits(table: Table, name: str, values: Floats, step: float) -> None:

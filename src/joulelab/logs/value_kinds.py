@@ -37,18 +37,21 @@ SAME_DURATION = 0.2  # Stated durations this near to the distance of rows are th
 DURATIONS = {
     "duration", "runtime", "run_time", "wall_time", "walltime", "elapsed_time", "seconds",
 }  # fmt: skip
+_RUNS = {"job", "job_id", "jobid", "run", "run_id", "trial", "experiment"}
 _MEANS = {"avg", "average", "mean"}  # In the name of a run's power, next to its time.
 
 
 def without_failed_reads(table: Table, column: Column, value: Floats, notes: list[str]) -> Floats:
-    """Return powers in W with NaN for -1, which a tool writes if a read failed.
+    """Return powers in W with NaN for -1 and the like, which a tool writes if a read failed.
 
     A meter may show 0 for a moment, or add it to the next value: that is only noted.
     """
     drawn = value[value > 0]
     if not drawn.size or drawn.min() < LEAST_DRAWN_W:
         return value
-    is_failed = value == -1 if np.all(value[value < 0] == -1) else np.zeros(value.size, dtype=bool)
+    is_failed = value < 0
+    if is_failed.any() and (np.ptp(value[is_failed]) > 0 or value[is_failed][0] < -1):
+        is_failed = np.zeros(value.size, dtype=bool)
     is_zero = value == 0
     if is_zero.any() and column.stem not in NVIDIA_POWER:
         notes.append(
@@ -57,7 +60,8 @@ def without_failed_reads(table: Table, column: Column, value: Floats, notes: lis
             "could not read it there"
         )
     if is_failed.any():
-        notes.append(f"{table.path.name}: {column.name!r} has -1 where it was not read")
+        failed = f"{value[is_failed][0]:g}"
+        notes.append(f"{table.path.name}: {column.name!r} has {failed} where it was not read")
     return np.where(is_failed, np.nan, value)
 
 
@@ -87,12 +91,15 @@ def check_power(table: Table, column: Column, value: Floats, notes: list[str]) -
 
 
 def _check_spikes(table: Table, column: Column, value: Floats) -> None:
-    """Raise an error if one or two values are far above all others, as 65535 for a failed read."""
+    """Raise an error if one value, or two, is far above all others, as 65535 for a failed read."""
     high_w = float(value.max())
+    if high_w <= MOST_PLUG_W:
+        return
     is_spike = 2 * value >= high_w
-    others = value[~is_spike]
-    is_rare = np.count_nonzero(is_spike) <= 2 and others.size > 2
-    if high_w > MOST_PLUG_W and is_rare and high_w > SPIKE * float(np.abs(others).max()):
+    others, spikes = value[~is_spike], value[is_spike]
+    # A number that stands for a failed read may occur often.
+    is_rare = spikes.size <= (others.size if np.ptp(spikes) == 0 else 2) and others.size > 2
+    if is_rare and high_w > SPIKE * float(np.abs(others).max()):
         raise UserError(
             f"{table.path}: column {column.name!r} has a value of {quantity(high_w, 'W')}",
             why=f"all others are {quantity(float(others.max()), 'W')} or less",
@@ -169,7 +176,8 @@ def energy_kind(table: Table, column: Column, t_s: Floats, value: Floats) -> Kin
             )
         is_slow = float(np.max(rise)) < SLOW_RISE * float(np.min(value[1:]))
         is_running = value[-1] > COUNTER_GROWTH * value[0] and counter_w > LEAST_COUNTER_W
-        if is_slow and not is_running and amount_w < MOST_AMOUNT_W:
+        is_still = counter_w == 0 and falls > 0
+        if (is_still or (is_slow and not is_running)) and amount_w < MOST_AMOUNT_W:
             raise UserError(
                 f"{what} may be a counter or energy per interval",
                 why=f"the first would be {quantity(counter_w, 'W')}, the second "
@@ -195,6 +203,8 @@ def check_durations(table: Table, column: Column, t_s: Floats) -> None:
     """Raise an error if each row is a finished run, whose duration is not that between rows."""
     for i, text in enumerate(table.names if table.header else ()):
         name = parse_name(text)
+        if name.stem in _RUNS and len({*table.cells(i)}) == len(table.cells(i)) > 1:
+            raise _rows_are_runs(table, text, f"its values in {text!r} differ")
         is_of_mean = bool({*column.stem.split("_")} & _MEANS) and "time" in name.words
         is_duration = name.stem in DURATIONS or bool(name.words & DURATIONS) or is_of_mean
         if i == column.position or not is_duration:
@@ -214,8 +224,12 @@ def check_durations(table: Table, column: Column, t_s: Floats) -> None:
             continue  # The time since the start.
         typical = float(np.median(stated_s)) / apart_s
         if abs(typical - 1) > SAME_DURATION:
-            raise UserError(
-                f"{table.path}: each row is a run of its own, with its {text!r}",
-                why=f"rows are {duration(apart_s)} apart",
-                hint="compute its energy from its own columns: JouleLab reads logs of readings",
-            )
+            raise _rows_are_runs(table, text, f"rows are {duration(apart_s)} apart")
+
+
+def _rows_are_runs(table: Table, column: str, why: str) -> UserError:
+    return UserError(
+        f"{table.path}: each row is a run of its own, with its {column!r}",
+        why=why,
+        hint="compute its energy from its own columns: JouleLab reads logs of readings",
+    )

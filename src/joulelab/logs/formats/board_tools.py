@@ -1,8 +1,9 @@
 """Logs of whole boards: tegrastats, powermetrics, ipmitool and MLPerf's power meters.
 
-Rails of Jetson boards: ``VDD_IN`` and ``POM_5V_IN`` are the input of the module and contain its
-other rails; boards without them draw the sum of their rails (NVIDIA's developer forum, topics 73608
-and 200883; jetson-stats, ``jtop.power``). Each is ``now/average since the start`` in mW.
+Rails of Jetson boards: ``VDD_IN`` and ``POM_5V_IN`` are the input of the module, and ``VIN`` that
+of the board, and contain the other rails; boards without them draw the sum of their rails (NVIDIA's
+developer forum, topics 73608, 200883 and 366461; jetson-stats, ``jtop.power``). Each is
+``now/average since the start`` in mW.
 powermetrics(1) gives the mean over the stated interval; "Combined Power" is CPU, GPU and ANE.
 """
 
@@ -23,7 +24,7 @@ from joulelab.sensors.sensor import Provenance
 
 _TEGRA_DATE = re.compile(r"(\d\d-\d\d-\d{4} \d\d:\d\d:\d\d)\s")
 _TEGRA_RAIL = re.compile(r"\b([A-Z][A-Z0-9_]+) (\d+)(?:mW(?:/\d+mW)?|/\d+)(?=\s|$)")
-_TEGRA_INPUTS = ("VDD_IN", "POM_5V_IN")
+_TEGRA_INPUTS = ("VDD_IN", "POM_5V_IN", "VIN")
 _TEGRA_LINE = re.compile(r"\bRAM \d+/\d+MB\b")
 
 _APPLE_SAMPLE = re.compile(r"\*+ Sampled system activity \((.*)\) \(([\d.]+)ms elapsed\)")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from joulelab.errors import UserError
 from joulelab.format import first_words
-from joulelab.logs.columns import PLAIN_POWER_W, UNITS, check_unit
+from joulelab.logs.columns import NOT_READINGS, PLAIN_POWER_W, UNITS, check_unit, parse_name
 from joulelab.logs.device_containment import check_names
 from joulelab.logs.formats.log_text import LogText
 from joulelab.logs.formats.meters import Format, Reading, number
@@ -94,12 +94,19 @@ def has_columns(*names: str) -> Callable[[Sequence[str]], bool]:
 def csv_rows(log: LogText, needs: Sequence[str]) -> Iterator[Row]:
     """Iterate over the rows below the header; others than it announces are left out with a note."""
     header: list[str] = []
+    delimiter: str | None = None
     damaged = 0
     for text in log.raw_lines():
-        cells = split_cells(text)
+        cells = split_cells(text, delimiter)
         if set(needs) <= set(cells):
-            header = cells
+            header, delimiter = cells, _delimiter(text)
         elif header and any(cells):
+            if delimiter == ";":
+                # A spreadsheet has saved the tool's file.
+                cells = [
+                    f"{match[1]}.{match[2]}" if (match := _DECIMAL_COMMA.fullmatch(cell)) else cell
+                    for cell in cells
+                ]
             if len(cells) == len(header) + 1 and not cells[-1]:
                 cells.pop()
             if len(cells) == len(header):
@@ -109,11 +116,19 @@ def csv_rows(log: LogText, needs: Sequence[str]) -> Iterator[Row]:
     log.skipped(damaged, "with more or fewer cells than the header")
 
 
-def split_cells(text: str) -> list[str]:
+_DECIMAL_COMMA = re.compile(r"(-?\d+),(\d+(?:[eE]-?\d+)?)")
+
+
+def _delimiter(text: str) -> str:
+    return max(",;\t", key=text.count)
+
+
+def split_cells(text: str, delimiter: str | None = None) -> list[str]:
     """Split a line of CSV at commas, semicolons or tabs; an empty list if it is damaged."""
-    delimiter = max(",;\t", key=text.count)
     try:
-        row = next(csv.reader([text], delimiter=delimiter, skipinitialspace=True), [])
+        row = next(
+            csv.reader([text], delimiter=delimiter or _delimiter(text), skipinitialspace=True), []
+        )
     except csv.Error:
         return []
     return [cell.strip() for cell in row]
@@ -230,8 +245,9 @@ def _read_home_assistant(log: LogText) -> Iterator[Reading]:
     if wanted == {"state"}:
         # The only column of values: not a choice.
         wanted = set()
-    powers = {name for name in entities if "power" in name and "factor" not in name}
-    energies = {name for name in entities if "energy" in name and name not in powers}
+    readings = {name for name in entities if not parse_name(name).words & NOT_READINGS}
+    powers = {name for name in readings if "power" in name}
+    energies = {name for name in readings if "energy" in name and name not in powers}
     if not powers | energies | wanted:
         raise UserError(
             f"{log.path} does not say which of its entities is power",

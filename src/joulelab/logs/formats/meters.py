@@ -16,13 +16,16 @@ import numpy as np
 from joulelab.arrays import Floats
 from joulelab.errors import UserError
 from joulelab.format import count, first_words, join_words
+from joulelab.logs.cells import find_total
 from joulelab.logs.columns import MOST_NAMES
 from joulelab.logs.formats.log_text import LogText, to_seconds
+from joulelab.logs.row_order import find_cycle
 from joulelab.logs.series import Kind, Meter, MeterRows, Series, order_in_time, to_series
 from joulelab.sensors.sensor import Quantity
 
 PAUSE_FACTOR = 1.5  # After an interval that is longer by this factor than usual, rows are missing.
 MOST_REPEATED = 0.25  # A larger share of readings at the time of others is of several devices.
+SUM_TIMES = 200  # At which meters are compared with the sum of others.
 MOST_UNREADABLE = 0.5  # A log of which a larger share cannot be read is damaged.
 
 
@@ -100,7 +103,7 @@ def collect(log: LogText, found: Format) -> Recording:
     found_rows = _without(log, found_rows, _is_read_twice, "has only one reading", in_a_loop)
     is_zero = "the tool could not measure it"
     found_rows = _without(log, found_rows, _is_measured, "is always 0", is_zero)
-    measured = _with_own_components(found_rows)
+    measured = _with_own_components(_without_sum(log, found_rows))
     series_notes: list[str] = []
     series = [to_series(log.path, one, options, series_notes) for one in measured]
     powers = {one.channel.component for one in series if one.channel.quantity is Quantity.POWER}
@@ -198,14 +201,32 @@ def _without(
     return usable
 
 
+def _without_sum(log: LogText, rows: list[MeterRows]) -> list[MeterRows]:
+    """Leave out a meter whose power is the sum of those of all others at all times."""
+    start_s = max(float(one.t_s[0]) for one in rows)
+    times_s = np.linspace(start_s, min(float(one.t_s[-1]) for one in rows), SUM_TIMES)
+    powers = [one for one in rows if one.meter.kind not in (Kind.COUNTER, Kind.AMOUNT)]
+    if times_s[-1] <= start_s or len(powers) < len(rows):
+        return rows
+    total = find_total(
+        [one.value[np.searchsorted(one.t_s, times_s, side="right") - 1] for one in powers]
+    )
+    if total is None or total.scale != 1 or not total.is_sure:
+        return rows
+    meter = rows.pop(total.position).meter
+    log.notes.append(f"left out {meter.name} of {meter.component}, the sum of the others")
+    return rows
+
+
 def _with_own_components(rows: Sequence[MeterRows]) -> list[MeterRows]:
     """Tell apart meters of one kind on several hosts, whose components have the same name."""
     places = [(one.meter.component, one.meter.kind) for one in rows]
+    several = {place[0] for place in places if places.count(place) > 1}
     return [
-        replace(one, meter=replace(one.meter, component=f"{place[0]}@{one.meter.uuid}"))
-        if places.count(place) > 1
+        replace(one, meter=replace(one.meter, component=f"{one.meter.component}@{one.meter.uuid}"))
+        if one.meter.component in several
         else one
-        for one, place in zip(rows, places, strict=True)
+        for one in rows
     ]
 
 
@@ -295,6 +316,11 @@ def _times(log: LogText, found: Format, rows: _Rows) -> Floats:
             f"{log.path}: this log of {found.tool} has no times",
             hint="state the time between two readings with --interval SECONDS"
             + (f", or record it with {found.timed}" if found.timed else ""),
+        )
+    if log.options.devices is None and (cycle := find_cycle(np.array(rows.value))):
+        raise UserError(
+            f"{log.path}: its rows repeat {cycle} levels, as if {cycle} devices took turns",
+            hint="record the devices' names, or state --devices 1 if all rows are of one",
         )
     log.notes.append(f"the log has no times; readings are taken {interval_s:g} s apart")
     start_s = to_seconds(log, [str(stated[0])])[0] if is_one_stamp else 0.0

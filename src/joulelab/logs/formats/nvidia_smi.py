@@ -38,7 +38,10 @@ def _read_dmon(log: LogText) -> Iterator[Reading]:
     for text, stamp in log.lines():
         cells = text.replace(",", " ").split()
         if text.lstrip().startswith("#"):
-            if _DMON.search(text):
+            if _PMON.search(text):
+                # Rows of processes follow.
+                columns = []
+            elif _DMON.search(text):
                 columns = [cell.lower() for cell in text.lstrip("# ").replace(",", " ").split()]
                 if "pwr" not in columns:
                     raise UserError(

@@ -34,7 +34,7 @@ _PERF_TEXT = re.compile(
     r"(?P<value>[\d.,]+|<not \w+>)\s+Joules\s+(?P<event>\S+)"
 )
 _PERF_ELAPSED = re.compile(r"\s*([\d.,]+)(?P<spread> \+- [\d.,]+)? seconds time elapsed")
-_ANY_PERF = re.compile(r"(?:^|[\s,;\"])(?:power/)?energy-(pkg|ram|psys|cores|gpu)/?")
+_ANY_PERF = re.compile(r"(?:^|[\s,;|\"])(?:power/)?energy-(pkg|ram|psys|cores|gpu)/?")
 _POWERSTAT = re.compile(r"\s*Time\s+User\s+Nice\s+Sys\s+Idle\s+IO\b.*\bWatts\b")
 _HOST = re.compile(r"Host:\s+([\d.]+) W")
 
@@ -114,6 +114,7 @@ def _read_perf(log: LogText) -> Iterator[Reading]:
     """
     delimiter = _perf_delimiter(log.head())
     totals: list[_PerfRow] = []
+    has_intervals = False
     skipped = 0
     for text, _ in log.lines():
         length_s = math.nan
@@ -140,8 +141,10 @@ def _read_perf(log: LogText) -> Iterator[Reading]:
         for row in rows:
             meter = _perf_meter(row)
             if not row.time:
-                totals.append(row)
+                # With --summary, they repeat the intervals.
+                totals += [] if has_intervals else [row]
             elif meter is not None:
+                has_intervals = has_intervals or not match
                 yield Reading(number(row.time), meter, number(row.value), length_s)
     log.skipped(skipped, "that are not rows of perf stat -I")
 
