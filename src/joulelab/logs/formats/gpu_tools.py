@@ -1,4 +1,4 @@
-"""Logs of GPU tools other than nvidia-smi: ``dcgmi dmon``, ``amd-smi --json``, ``rocm-smi --json``.
+"""Logs of GPU tools other than nvidia-smi: ``dcgmi dmon``, amd-smi, rocm-smi, ``intel_gpu_top -J``.
 
 DCGM's field 155 is NVML's power and field 156 its counter in mJ (DCGM API reference, field
 identifiers). AMD's ``socket_power`` and ``total_energy_consumption`` are in the units that they
@@ -31,11 +31,14 @@ _AMD_FIELDS = {
     "total_energy_consumption": Kind.COUNTER,
 }
 _AMD_POWERS = tuple(name for name, kind in _AMD_FIELDS.items() if kind is Kind.POWER)
+_AMD_TEXT = re.compile(r"\s+(?:CURRENT_|AVERAGE_)?SOCKET_POWER: ")
 _UNITS = {"W": 1.0, "mW": 1e-3, "uW": 1e-6, "J": 1.0, "kJ": 1e3, "mJ": 1e-3, "uJ": 1e-6}
 _MONITOR_HEADER = re.compile(r"\s*(?:TIMESTAMP\s+)?GPU\s+(?:XCP\s+)?POWER\b")
 _MONITOR_ROW = re.compile(r"\s*(\d+)\s+(?:(\d+)\s+)?(?:([\d.]+) W|N/A)(?:\s|$)")
 _ROCM_POWER = re.compile(r"(?:Average|Current Socket) Graphics Package Power ?\(W\)")
 _ROCM_TEXT = re.compile(rf"GPU\[(\d+)\]\s*:\s*({_ROCM_POWER.pattern}):\s*(\S+)")
+# Of the table, up to the clocks. Its second power is the limit.
+_ROCM_ROW = re.compile(r"(\d+)\s(?:(?!\d+Mhz).)*?\s([\d.]+)W\s.*Mhz", re.IGNORECASE)
 
 
 def _read_dcgmi(log: LogText) -> Iterator[Reading]:
@@ -65,14 +68,27 @@ def _read_amd_smi(log: LogText) -> Iterator[Reading]:
             gpu = str(one.get("gpu", ""))
             time = one.get("timestamp", found.get("timestamp"))
             for name, value in _fields(one):
-                meter = Meter(
-                    f"gpu:{gpu}",
-                    name,
-                    f"amd_smi.{name}",
-                    _AMD_FIELDS[name],
-                    overlaps=_AMD_POWERS[: _AMD_POWERS.index(name)] if name in _AMD_POWERS else (),
-                )
-                yield Reading(stamp if time is None else str(time), meter, _si(value))
+                yield Reading(stamp if time is None else str(time), _amd(gpu, name), _si(value))
+
+
+def _read_amd_smi_text(log: LogText) -> Iterator[Reading]:
+    """Read ``amd-smi metric`` as it is printed for people."""
+    gpu, time = "", None
+    for text, stamp in log.lines():
+        key, _, value = (part.strip() for part in text.lower().partition(":"))
+        if key == "gpu":
+            gpu = value
+        elif key == "timestamp":
+            time = value
+        elif key in _AMD_FIELDS:
+            amount, _, unit = text.partition(":")[2].strip().partition(" ")
+            yield Reading(time or stamp, _amd(gpu, key), _si({"value": amount, "unit": unit}))
+
+
+def _amd(gpu: str, name: str) -> Meter:
+    """Return the meter of a field of amd-smi."""
+    overlaps = _AMD_POWERS[: _AMD_POWERS.index(name)] if name in _AMD_POWERS else ()
+    return Meter(f"gpu:{gpu}", name, f"amd_smi.{name}", _AMD_FIELDS[name], overlaps)
 
 
 def _fields(data: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -92,6 +108,20 @@ def _si(value: Any) -> float:
     return number(str(value))
 
 
+def _read_intel_gpu_top(log: LogText) -> Iterator[Reading]:
+    """Read ``intel_gpu_top -J``: means over periods, of a GPU and the package that contains it."""
+    time_s = 0.0
+    for _, found in json_objects(log):
+        length_s = number(str(found.get("period", {}).get("duration"))) / 1e3
+        time_s += length_s if length_s > 0 else 0.0
+        for name, component in (("Package", "cpu:0"), ("GPU", "gpu:0"), ("value", "gpu:0")):
+            if name in found.get("power", {}):
+                overlaps = ("Package",) if name == "GPU" else ()
+                source = f"intel_gpu_top.{name.lower()}"
+                meter = Meter(component, name, source, Kind.MEAN_POWER, overlaps)
+                yield Reading(time_s, meter, number(str(found["power"][name])), length_s)
+
+
 def _read_amd_monitor(log: LogText) -> Iterator[Reading]:
     """Read ``amd-smi monitor -p -w 1``. The first partition of a GPU shows the power of all."""
     for text, stamp in log.lines():
@@ -101,11 +131,12 @@ def _read_amd_monitor(log: LogText) -> Iterator[Reading]:
 
 
 def _read_rocm_smi_text(log: LogText) -> Iterator[Reading]:
-    """Read ``rocm-smi --showpower`` as it is printed for people."""
+    """Read ``rocm-smi --showpower``, or its table, as they are printed for people."""
     for text, stamp in log.lines():
-        if match := _ROCM_TEXT.search(text):
-            meter = Meter(f"gpu:{match[1]}", match[2], "rocm_smi.package_power")
-            yield Reading(stamp, meter, number(match[3]))
+        if match := _ROCM_TEXT.search(text) or _ROCM_ROW.match(text):
+            *name, watts = match.groups()[1:]
+            meter = Meter(f"gpu:{match[1]}", name[0] if name else "Power", "rocm_smi.package_power")
+            yield Reading(stamp, meter, number(watts))
 
 
 def _read_rocm_smi(log: LogText) -> Iterator[Reading]:
@@ -139,6 +170,17 @@ FORMATS = (
         timed="amd-smi metric --power --json -w 1",
     ),
     Format(
+        "amd-smi metric",
+        lambda head: any(_AMD_TEXT.match(line) for line in head),
+        _read_amd_smi_text,
+        timed="amd-smi metric --power --json -w 1",
+    ),
+    Format(
+        "intel_gpu_top",
+        lambda head: all(f'"{name}"' in "".join(head) for name in ("period", "rc6", "power")),
+        _read_intel_gpu_top,
+    ),
+    Format(
         "amd-smi monitor",
         lambda head: any(_MONITOR_HEADER.match(line) for line in head),
         _read_amd_monitor,
@@ -152,7 +194,7 @@ FORMATS = (
     ),
     Format(
         "rocm-smi",
-        lambda head: any(_ROCM_TEXT.search(line) for line in head),
+        lambda head: any(_ROCM_TEXT.search(line) or "  PwrCap  " in line for line in head),
         _read_rocm_smi_text,
         timed="while sleep 1; do date; rocm-smi --showpower; done",
     ),

@@ -29,6 +29,15 @@ _QUERY_POWER = {
     "Average Power Draw": ("nvml.power_average", ("Instantaneous Power Draw",)),
     "Power Draw": ("nvml.power_usage", ("Instantaneous Power Draw", "Average Power Draw")),
 }
+_XML_TAG = re.compile(r'\s*<(\w+)(?: id="([^"]*)")?>(?:(.*)</\1>)?')
+_XML_NAMES = {
+    "timestamp": "Timestamp",
+    "power_readings": "Power Readings",
+    "gpu_power_readings": "GPU Power Readings",
+    "instant_power_draw": "Instantaneous Power Draw",
+    "average_power_draw": "Average Power Draw",
+    "power_draw": "Power Draw",
+}
 
 
 def _read_dmon(log: LogText) -> Iterator[Reading]:
@@ -90,11 +99,12 @@ def _read_table(log: LogText) -> Iterator[Reading]:
 
 
 def _read_query(log: LogText) -> Iterator[Reading]:
-    """Read ``nvidia-smi -q -d POWER``; GPUs are numbered in the order of the log."""
+    """Read ``nvidia-smi -q -d POWER`` or ``-x``; GPUs are numbered in the order of the log."""
     time: str | None = None
     gpus: dict[str, int] = {}
     gpu = section = ""
-    for text, stamp in log.lines():
+    for line, stamp in log.lines():
+        text = _XML_TAG.sub(_xml_as_text, line)
         key, colon, value = (part.strip() for part in text.partition(" : "))
         if text.startswith("GPU "):
             gpu = text.split()[1]
@@ -108,6 +118,13 @@ def _read_query(log: LogText) -> Iterator[Reading]:
             meter = Meter(f"gpu:{gpus[gpu]}", key, source, overlaps=overlaps, uuid=gpu)
             watts = number(value.removesuffix("W")) if value.endswith("W") else math.nan
             yield Reading(time or stamp, meter, watts)
+
+
+def _xml_as_text(element: re.Match[str]) -> str:
+    """Write an element of ``-x`` as ``-q`` writes it without."""
+    tag, gpu, value = element.groups()
+    name = _XML_NAMES.get(tag, tag)
+    return f"GPU {gpu}" if gpu else f"    {name}" + (f" : {value}" if value else "")
 
 
 def _read_gpustat(log: LogText) -> Iterator[Reading]:
@@ -139,7 +156,7 @@ FORMATS = (
     ),
     Format(
         "nvidia-smi -q",
-        lambda head: any("=NVSMI LOG=" in line for line in head),
+        lambda head: any("=NVSMI LOG=" in line or "<nvidia_smi_log>" in line for line in head),
         _read_query,
         timed="nvidia-smi -q -d POWER -l 1",
     ),
