@@ -278,6 +278,10 @@ READ = {
         {}, 6000),
     "-0.001 for what could not be read": (
         table("time,power_w", lambda i: f"{date(i)},{power(0, i) if i % 9 else -0.001}"), {}, 6000),
+    "a plug of Home Assistant that changes rarely": (
+        table("entity_id,state,last_changed", lambda i: f"sensor.a_power,{power(0, i)},{date(i)}Z")
+        + f"sensor.b_power,100,{date(0)}Z\nsensor.b_power,200,{date(30)}Z\n",
+        {}, 6000 + 9000),
 }  # fmt: skip
 
 
@@ -467,6 +471,12 @@ REFUSED = {
     "energies of intervals with few steps": (
         table("t_s,energy_j", lambda i: f"{i},{60 if i // 20 % 2 else 250}", range(200)), {},
         "may be a counter or energy per interval"),
+    "plugs that change at times of their own": (
+        table("time,plug,power_w", lambda i: f"{i},{'ab'[i % 10 in (3, 4, 8)]},{ramp(i)}"),
+        {}, "it is unclear whether 'plug' distinguishes devices"),
+    "a history without times": (
+        "entity_id,state,last_changed\nsensor.a_power,12,then\nsensor.a_power,13,now\n",
+        {}, "no readable times"),
 }  # fmt: skip
 
 

@@ -223,8 +223,10 @@ def find_total(columns: Sequence[Floats]) -> Total | None:
         others = parts.sum(axis=0)
         if not np.all(others > 0):
             continue
+        # A constant part is no evidence: other columns may differ by as much.
+        parts = parts[np.ptp(parts, axis=1) > 0]
         changes = np.diff(parts / parts.mean(axis=1, keepdims=True), axis=1)
-        own = np.count_nonzero(np.ptp(changes, axis=0) > LEAST_OWN_CHANGE)
+        own = np.count_nonzero(np.ptp(changes, axis=0) > LEAST_OWN_CHANGE) if len(parts) else 0
         scale = float(np.median(one / others))
         if np.allclose(2 * one, one + others, rtol=1e-3, atol=0.02):
             return Total(i, 1.0, own >= LEAST_OWN_CHANGES)

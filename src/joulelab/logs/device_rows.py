@@ -36,6 +36,7 @@ LEAST_UTILIZATION = 64  # Numbers of GPUs that take turns from row to row are sm
 TURNS = 0.9  # Share of polls or rounds in which each value of a column of devices occurs once.
 BURST = 0.25  # Rows of one poll are closer than this share of the usual pause between polls.
 LEAST_POLLS = 5
+LEAST_STRETCH = 5  # Rows in a row that a label of what ran has on average.
 
 _BOARDS = (
     "gpu_index", "gpu_id", "index", "gpu", "minor_number", "uuid", "gpu_uuid", "pci_bus_id",
@@ -243,7 +244,7 @@ def _single(
             return DeviceColumns((i,))
         if len(values) > 1:
             changes = sum(one != two for one, two in itertools.pairwise(cells))
-            if 2 * changes > len(cells):
+            if LEAST_STRETCH * changes > len(cells):
                 raise UserError(
                     f"{table.path}: it is unclear whether {table.names[i]!r} distinguishes devices",
                     why=f"in {percent(turns[i].share)} of the polls its values occur once each",

@@ -87,7 +87,8 @@ def read_meters(
         known = first_words(names, MOST_NAMES)
         raise UserError(f"{path} has no GPU {options.gpu!r}", hint=f"choose from {known}")
     check_parts(table, [one.name for one in chosen])
-    chosen = _without_sum(table, columns, chosen, notes)
+    if options.device_column is None:
+        chosen = _without_sum(table, columns, chosen, notes)
     _check_totals(table, columns, chosen, notes)
     meters: list[MeterRows] = []
     sources: list[Column] = []
@@ -159,7 +160,7 @@ def _without_sum(
         raise UserError(
             f"{table.path}: device {name!r} may contain the others",
             why=f"its power is {total.scale:.4g} times their sum in each poll",
-            hint="choose one with --gpu",
+            hint="choose one with --gpu, or name their column with --device-column to add them up",
         )
     notes.append(f"{table.path.name}: left out device {name!r}, the sum of the others")
     return [device for device in devices if device.name != name]

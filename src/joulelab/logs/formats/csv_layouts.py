@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple
 
+import numpy as np
+
 from joulelab.errors import UserError
 from joulelab.format import first_words
 from joulelab.logs.columns import NOT_READINGS, PLAIN_POWER_W, UNITS, check_unit, parse_name
 from joulelab.logs.device_containment import check_names
-from joulelab.logs.formats.log_text import LogText
+from joulelab.logs.formats.log_text import LogText, to_seconds
 from joulelab.logs.formats.meters import Format, Reading, number
 from joulelab.logs.series import Kind, Meter
 from joulelab.sensors.sensor import Provenance, Quantity
@@ -256,12 +258,18 @@ def _read_home_assistant(log: LogText) -> Iterator[Reading]:
         )
     if not wanted:
         check_names(log.path, sorted(powers or energies), "name those to read with --power-column")
+    every = [row for rows in entities.values() for row in rows]
+    end = _latest(log, every)[0] if every else ""
     for name, rows in entities.items():
         plug = name.partition(".")[2] or name
         if name in powers or name in log.options.power_columns:
             factor = _home_assistant_factor(log, name, [value for _, value in rows])
             label = name if wanted else "state"
             meter = Meter(f"plug:{plug}", label, "home_assistant.power", Kind.HELD_POWER)
+            time, value = _latest(log, rows)
+            if time != end and math.isfinite(value):
+                # Others show that the recording went on.
+                rows.append((end, value))
         elif name in energies or name in log.options.energy_columns:
             unit = check_unit(log.options.energy_unit or "kWh", UNITS[Quantity.ENERGY], "energy")
             factor = UNITS[Quantity.ENERGY][unit]
@@ -275,6 +283,11 @@ def _read_home_assistant(log: LogText) -> Iterator[Reading]:
         for time, value in rows:
             yield Reading(time, meter, value * factor)
     log.notes.append("Home Assistant writes a row when a value changes: each holds until the next")
+
+
+def _latest(log: LogText, rows: Sequence[tuple[str, float]]) -> tuple[str, float]:
+    times_s = to_seconds(log, [time for time, _ in rows])
+    return rows[int(np.argmax(np.nan_to_num(times_s, nan=-math.inf)))]
 
 
 def _home_assistant_factor(log: LogText, name: str, values: Sequence[float]) -> float:

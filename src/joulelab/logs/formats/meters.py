@@ -202,10 +202,10 @@ def _without(
 
 
 def _without_sum(log: LogText, rows: list[MeterRows]) -> list[MeterRows]:
-    """Leave out a meter whose power is the sum of those of all others at all times."""
+    """Leave out a sensor of Home Assistant whose power is the sum of all others at all times."""
     start_s = max(float(one.t_s[0]) for one in rows)
     times_s = np.linspace(start_s, min(float(one.t_s[-1]) for one in rows), SUM_TIMES)
-    powers = [one for one in rows if one.meter.kind not in (Kind.COUNTER, Kind.AMOUNT)]
+    powers = [one for one in rows if one.meter.kind is Kind.HELD_POWER]
     if times_s[-1] <= start_s or len(powers) < len(rows):
         return rows
     total = find_total(
