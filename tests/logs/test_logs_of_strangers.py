@@ -495,6 +495,15 @@ def test_one_value_in_the_rows_of_all_devices_is_noted(tmp_path):
     assert "each poll has the same value for all 2 devices in 'power_w'" in log.notes[-1]
 
 
+def test_a_log_that_may_be_of_changes_says_how_to_read_it(tmp_path):
+    steps_s = [2 + 7 * i * i % 53 for i in range(40)]
+    text = "t_s,power_w\n" + "".join(
+        f"{sum(steps_s[:i])},{60 + 17 * i % 190}.{i}\n" for i in range(40)
+    )
+    log, _ = read(tmp_path, text)
+    assert log.notes[-1].endswith("if rows are written on changes only, give --hold")
+
+
 def test_a_whole_log_keeps_its_last_step(tmp_path):
     text = table("timestamp, index, power.draw [W]", lambda i:
         f"{date(30 * i)}, 0, {60 if i < 11 else 250} W", range(12))  # fmt: skip

@@ -141,7 +141,7 @@ def _without_sum(
 ) -> list[Device]:
     """Leave out a device whose power is the sum of those of the others in each poll.
 
-    Devices that are named alike may draw 1, 2 and 3 times the same.
+    Peers, by their names, may draw 1, 2 and 3 times the same.
 
     Raises:
         UserError: It may be so by chance, or the device has the losses of the others, too.
@@ -151,9 +151,9 @@ def _without_sum(
         return devices
     found = {find_total([device.values[i] for device in devices]) for i in range(len(columns))}
     total = found.pop() if len(found) == 1 else None
-    are_alike = len({re.sub(r"\d+", "", device.component) for device in devices}) == 1
-    are_alike |= all(device.component.startswith("gpu:") for device in devices)
-    if total is None or (are_alike and not total.is_sure):
+    are_peers = len({re.sub(r"\d+", "", device.component) for device in devices}) == 1
+    are_peers |= all(device.component.startswith("gpu:") for device in devices)
+    if total is None or (are_peers and not total.is_sure):
         return devices
     name = devices[total.position].name
     if not total.is_sure or total.scale != 1:

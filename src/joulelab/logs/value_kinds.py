@@ -134,11 +134,14 @@ def power_kind(
     steps = np.diff(t_s)
     _, often = np.unique(value, return_counts=True)
     expected = float(np.sum((often / value.size) ** 2)) * value.size
-    if expected < EXPECTED_PAIRS or np.any(np.diff(value) == 0):
+    if np.any(np.diff(value) == 0):
         return Kind.POWER
     off = np.abs(steps / np.median(steps) - 1) > 0.5
     what = f"{column.name!r} never has the same value twice in a row"
-    if off.mean() > UNEVEN:
+    if expected < EXPECTED_PAIRS:
+        # It may be by chance.
+        off &= off.mean() > UNEVEN
+    elif off.mean() > UNEVEN:
         notes.append(f"{table.path.name}: {what}: each holds until the next row")
         return Kind.HELD_POWER
     if off.any():
