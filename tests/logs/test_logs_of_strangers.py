@@ -282,6 +282,14 @@ READ = {
         table("entity_id,state,last_changed", lambda i: f"sensor.a_power,{power(0, i)},{date(i)}Z")
         + f"sensor.b_power,100,{date(0)}Z\nsensor.b_power,200,{date(30)}Z\n",
         {}, 6000 + 9000),
+    "GPUs without an index, with steps of load in common": (
+        table("timestamp, power.draw [W]", lambda i: [
+            f"{date(i, '%Y/%m/%d %H:%M:%S')}.000, {power(k, i) if i > 30 else 60 + 2 * k} W"
+            for k in range(3)]),
+        {}, 186 * 30 + 600 * 30 + 207),
+    "rows of a second, of one device": (
+        table("time,power_w", lambda i: [f"{date(i)},{power(0, i) + k}" for k in range(8)]),
+        {"devices": 1}, 60 * 103.5),
 }  # fmt: skip
 
 

@@ -226,10 +226,11 @@ def find_total(columns: Sequence[Floats]) -> Total | None:
         # A constant part is no evidence: other columns may differ by as much.
         parts = parts[np.ptp(parts, axis=1) > 0]
         changes = np.diff(parts / parts.mean(axis=1, keepdims=True), axis=1)
-        own = np.count_nonzero(np.ptp(changes, axis=0) > LEAST_OWN_CHANGE) if len(parts) else 0
+        own = np.ptp(changes, axis=0) > LEAST_OWN_CHANGE if len(parts) else np.zeros(1)
+        is_sure = bool(np.count_nonzero(own) >= LEAST_OWN_CHANGES)
         scale = float(np.median(one / others))
         if np.allclose(2 * one, one + others, rtol=1e-3, atol=0.02):
-            return Total(i, 1.0, own >= LEAST_OWN_CHANGES)
+            return Total(i, 1.0, is_sure)
         if 1 <= scale <= MOST_LOSSES and np.allclose(one, scale * others, rtol=2e-3, atol=0.02):
-            return Total(i, scale, own >= LEAST_OWN_CHANGES)
+            return Total(i, scale, is_sure)
     return None

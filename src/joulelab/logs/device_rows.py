@@ -344,8 +344,13 @@ def usual_device(table: Table) -> str:
     if table.header:
         is_smi = any(parse_name(name).stem in NVIDIA_POWER for name in table.names)
     else:
-        is_smi = any(_SMI_TIME.fullmatch(cell) for row in table.sample[:1] for cell in row)
+        is_smi = has_smi_times(table)
     return "gpu" if is_smi else "device"
+
+
+def has_smi_times(table: Table) -> bool:
+    """Return whether times are as nvidia-smi writes them."""
+    return any(_SMI_TIME.fullmatch(cell) for row in table.sample[:1] for cell in row)
 
 
 def _component(stem: str, cell: str, usual: str) -> str:

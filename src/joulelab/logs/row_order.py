@@ -17,6 +17,7 @@ from joulelab.logs.device_rows import (
     LEAST_POLLS,
     DeviceRows,
     begins_poll,
+    has_smi_times,
     usual_device,
 )
 
@@ -158,13 +159,17 @@ def find_cycle(value: Floats) -> int | None:
         return None
     for size in range(2, min(MOST_CYCLE, value.size // LEAST_ROUNDS) + 1):
         rounds = value[: value.size // size * size].reshape(-1, size)
-        # Devices may have steps of load in common.
-        rounds = rounds / np.maximum(rounds.mean(axis=1, keepdims=True), TINY)
+        rounds = _relative(rounds)
         means, scatter = rounds.mean(axis=0), rounds.std(axis=0).max()
         low, high = float(means.min()), float(means.max())
         if high >= LEAST_RATIO * low and DISTINCT_SIGMAS * scatter < high - low:
             return size
     return None
+
+
+def _relative(rounds: Floats) -> Floats:
+    """Divide by the mean of each round: devices may have steps of load in common."""
+    return rounds / np.maximum(rounds.mean(axis=1, keepdims=True), TINY)
 
 
 def check_interleaved(table: Table, t_s: Floats, powers: Sequence[Floats]) -> None:
@@ -217,7 +222,8 @@ def _check_buffered(table: Table, polls: _Polls, powers: Sequence[Floats]) -> No
 def _check_distinct(table: Table, t_s: Floats, polls: _Polls, values: Sequence[Floats]) -> None:
     """Raise an error if rows at one whole second may as well be of one device."""
     several = polls.usual
-    if np.any(t_s != np.rint(t_s)):
+    # nvidia-smi shows milliseconds, and several devices of one poll at the same.
+    if np.any(t_s != np.rint(t_s)) or has_smi_times(table):
         return
     whole = polls.starts[polls.sizes == several]
     for value in values:
@@ -225,6 +231,7 @@ def _check_distinct(table: Table, t_s: Floats, polls: _Polls, values: Sequence[F
         rounds = rounds[np.isfinite(rounds).all(axis=1)]
         if len(rounds) < LEAST_POLLS:
             continue
+        rounds = _relative(rounds)
         error = rounds.std(axis=0).max() / np.sqrt(len(rounds))
         if np.diff(np.sort(rounds.mean(axis=0))).min() > DISTINCT_SIGMAS * error:
             return

@@ -134,7 +134,7 @@ def power_kind(
     steps = np.diff(t_s)
     _, often = np.unique(value, return_counts=True)
     expected = float(np.sum((often / value.size) ** 2)) * value.size
-    if np.any(np.diff(value) == 0):
+    if np.any(np.diff(value) == 0) or np.median(steps) == 0:
         return Kind.POWER
     off = np.abs(steps / np.median(steps) - 1) > 0.5
     what = f"{column.name!r} never has the same value twice in a row"
