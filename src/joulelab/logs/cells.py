@@ -218,19 +218,24 @@ def find_total(columns: Sequence[Floats]) -> Total | None:
     values = np.array(columns)
     if len(values) < 3 or values.shape[1] < LEAST_SUMS or not np.all(np.any(values > 0, axis=1)):
         return None
+    total = values.sum(axis=0)
     for i, one in enumerate(values):
-        parts = np.delete(values, i, axis=0)
-        others = parts.sum(axis=0)
+        others = total - one
+        if not (0.99 <= one.sum() / max(others.sum(), 1e-9) <= 1.01 * MOST_LOSSES):
+            continue
         if not np.all(others > 0):
             continue
-        # A constant part is no evidence: other columns may differ by as much.
-        parts = parts[np.ptp(parts, axis=1) > 0]
-        changes = np.diff(parts / parts.mean(axis=1, keepdims=True), axis=1)
-        own = np.ptp(changes, axis=0) > LEAST_OWN_CHANGE if len(parts) else np.zeros(1)
-        is_sure = bool(np.count_nonzero(own) >= LEAST_OWN_CHANGES)
         scale = float(np.median(one / others))
-        if np.allclose(2 * one, one + others, rtol=1e-3, atol=0.02):
-            return Total(i, 1.0, is_sure)
+        if np.allclose(2 * one, total, rtol=1e-3, atol=0.02):
+            return Total(i, 1.0, _change_apart(np.delete(values, i, axis=0)))
         if 1 <= scale <= MOST_LOSSES and np.allclose(one, scale * others, rtol=2e-3, atol=0.02):
-            return Total(i, scale, is_sure)
+            return Total(i, scale, _change_apart(np.delete(values, i, axis=0)))
     return None
+
+
+def _change_apart(parts: Floats) -> bool:
+    """Return whether powers change by themselves. Constant ones are no evidence of a sum."""
+    parts = parts[np.ptp(parts, axis=1) > 0]
+    changes = np.diff(parts / parts.mean(axis=1, keepdims=True), axis=1)
+    own = np.ptp(changes, axis=0) > LEAST_OWN_CHANGE if len(parts) else np.zeros(0)
+    return bool(np.count_nonzero(own) >= LEAST_OWN_CHANGES)

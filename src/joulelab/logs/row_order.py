@@ -29,6 +29,7 @@ REGULAR = 0.5  # Polls are regular if the middle half of their distances is with
 MOST_DOUBLES = 0.05  # Share of times that a single device may repeat, for a clock of whole seconds.
 DISTINCT_SIGMAS = 6.0  # Means of two devices that differ by this many standard errors are distinct.
 LEAST_APART = 0.1  # Of their mean: logs of several devices that were merged differ by more.
+LEAST_OWN_LEVEL = 0.05  # Of their mean: a device that is read twice a second differs by less.
 LEAST_RATIO = 1.25  # Rows that cycle through levels this far apart are of several devices.
 BUFFERED = 1.5  # A round is so much farther from the one before than its rows are from each other.
 LEAST_ROUNDS = 20
@@ -231,10 +232,11 @@ def _check_distinct(table: Table, t_s: Floats, polls: _Polls, values: Sequence[F
         rounds = rounds[np.isfinite(rounds).all(axis=1)]
         if len(rounds) < LEAST_POLLS:
             continue
-        rounds = _relative(rounds)
-        error = rounds.std(axis=0).max() / np.sqrt(len(rounds))
-        if np.diff(np.sort(rounds.mean(axis=0))).min() > DISTINCT_SIGMAS * error:
-            return
+        for levels, least in ((rounds, 0.0), (_relative(rounds), LEAST_OWN_LEVEL)):
+            error = levels.std(axis=0).max() / np.sqrt(len(levels))
+            apart = np.diff(np.sort(levels.mean(axis=0))).min()
+            if apart > max(DISTINCT_SIGMAS * error, least):
+                return
     raise UserError(
         f"{table.path} has {several} rows at each time, of {several} devices or of one",
         hint=DEVICE_HINT,
