@@ -218,6 +218,8 @@ def find_total(columns: Sequence[Floats]) -> Total | None:
     values = np.array(columns)
     if len(values) < 3 or values.shape[1] < LEAST_SUMS or not np.all(np.any(values > 0, axis=1)):
         return None
+    if not np.isfinite(values).all():
+        return None
     total = values.sum(axis=0)
     for i, one in enumerate(values):
         others = total - one

@@ -170,7 +170,8 @@ def find_cycle(value: Floats) -> int | None:
 
 def _relative(rounds: Floats) -> Floats:
     """Divide by the mean of each round: devices may have steps of load in common."""
-    return rounds / np.maximum(rounds.mean(axis=1, keepdims=True), TINY)
+    means = np.maximum(rounds.mean(axis=1, keepdims=True), TINY)
+    return np.asarray(rounds / means, dtype=np.float64)
 
 
 def check_interleaved(table: Table, t_s: Floats, powers: Sequence[Floats]) -> None:
