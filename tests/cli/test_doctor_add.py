@@ -129,3 +129,20 @@ def test_options_of_adding_need_a_kind(refused):
     for arguments in (("192.168.1.20",), ("--name", "desk"), ("--add", "tasmota", "a", "b")):
         refused("doctor", *arguments)
     refused("doctor", "--add", "command", "--set", "power", "--", "echo", "5")
+
+
+@pytest.mark.parametrize(
+    ("given", "problem", "fix"),
+    [
+        (["bmc", "--set", "user=root"], "a user and no password", "--set KEY=VALUE"),
+        (["bmc", "--set", "password_env=BMC"], "a password and no user", "--set KEY=VALUE"),
+        ([], "no address", "--add redfish"),
+    ],
+)
+def test_what_a_new_meter_lacks_is_to_be_given_to_the_command(run, home, given, problem, fix):
+    code, _, err = run("doctor", "--add", "redfish", *given)
+    assert code == 2
+    assert problem in err
+    assert fix in err
+    assert "sensors.toml" not in err
+    assert not (home / "sensors.toml").exists()

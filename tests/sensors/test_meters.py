@@ -458,7 +458,7 @@ WRONG = [
     ({"kind": "tasmota", "address": "ftp://x"}, "http URL"),
     ({"kind": "tasmota", "address": "x:99999"}, "ort"),
     ({"kind": "tasmota", "address": "http://root:geheim@x"}, "user or password"),
-    ({"kind": "tasmota", "address": "x", "user": "a"}, "neither password_env"),
+    ({"kind": "tasmota", "address": "x", "user": "a"}, "no password: it needs password_env"),
     ({"kind": "tasmota", "address": "x", "password_env": "A"}, "no user"),
     ({"kind": "tasmota", "address": "x", "interval_s": 0.001}, "interval_s"),
     ({"kind": "tasmota", "address": "x", "interval_s": math.nan}, "interval_s"),

@@ -79,14 +79,14 @@ def try_meter(name: str, table: dict[str, Any]) -> Trial:
     Raises:
         UserError: The entry is wrong, or the meter gives no value.
     """
-    entry = parse_entry(name, table)
+    entry = parse_entry(name, table, is_new=True)
     variants = [table]
     if entry.kind == "redfish" and not {"energy", "power_supplies"} & table.keys():
         # What a controller may have, best first.
         variants = [table | {"energy": True}, table, table | {"power_supplies": MOST_SUPPLIES}]
     reason = "it gave no value"
     for variant in variants:
-        sensor = open_meter(name, parse_entry(name, variant))
+        sensor = open_meter(name, parse_entry(name, variant, is_new=True))
         try:
             readings, reason = _read(sensor, reason)
             if readings:
@@ -95,6 +95,8 @@ def try_meter(name: str, table: dict[str, Any]) -> Trial:
             sensor.close()
     is_program = entry.kind in ("command", "ipmi")
     hint = "run it in a shell" if is_program else "check that it answers in a browser"
+    if "password_env" in reason:
+        hint = "add --set user=NAME --set password_env=VARIABLE"
     raise UserError(f"no reading from {describe_address(entry)}", why=reason, hint=hint)
 
 
@@ -168,7 +170,7 @@ def _trial(
         step = _step(channel.quantity, set(seen))
         if step is not None and step != channel.resolution:
             found.setdefault(key, step)
-    channels = open_meter(name, parse_entry(name, found)).channels
+    channels = open_meter(name, parse_entry(name, found, is_new=True)).channels
     latest = [seen[-1] if seen else None for seen in values[: len(channels)]]
     return Trial(name, found, channels, latest, period_s)
 

@@ -169,16 +169,17 @@ def read_tables() -> dict[str, Any]:
         raise UserError(f"cannot read {path}", why=str(error), hint="fix the file") from error
 
 
-def parse_entry(name: str, table: Any) -> Entry:
-    """Check one table of the file of meters.
+def parse_entry(name: str, table: Any, *, is_new: bool = False) -> Entry:
+    """Check one table of the file of meters, or a new one that is not in the file yet.
 
     Raises:
         UserError: Something in it is wrong; the message names it.
     """
-    where = f"{sensors_file()}: [{name}]"
+    where = f"the meter [{name}]" if is_new else f"{sensors_file()}: [{name}]"
     if not _NAME.fullmatch(name):
         raise UserError(
-            f"{where} is no name of a meter", hint="use letters, digits, dots, dashes, underscores"
+            f"{where} has a name that is not allowed",
+            hint="use letters, digits, dots, dashes, underscores",
         )
     if not isinstance(table, dict):
         hint = f'write a table: [{name}] with kind = "tasmota", address = "..."'
@@ -190,9 +191,10 @@ def parse_entry(name: str, table: Any) -> Entry:
     if strange := next((key for key in table if key not in ("kind", *fields)), None):
         why = f"it has an unknown field {strange}"
         raise UserError(f"{where} is wrong", why=why, hint=nearest(strange, fields))
-    hint = "fix the entry"
+    hint = "add or correct it with --set KEY=VALUE" if is_new else "fix the entry"
     if KINDS[kind].required not in table:
         why = f"it has no {KINDS[kind].required}"
+        hint = f"give it after --add {kind}" if is_new else hint
         raise UserError(f"{where} is wrong", why=why, hint=hint)
     try:
         entry = convert(table, Entry)
@@ -210,7 +212,10 @@ def _check(entry: Entry, fields: Sequence[str]) -> None:
     if has_password and entry.user is None:
         raise ValueError("it has a password and no user")
     if entry.user is not None and not has_password:
-        raise ValueError("it has a user and neither password_env nor password_file")
+        raise ValueError(
+            "it has a user and no password: it needs password_env, the name of a variable, or "
+            "password_file"
+        )
     is_switch = entry.kind == "redfish"
     if entry.energy is not None and isinstance(entry.energy, bool) is not is_switch:
         raise ValueError(f"energy must be {'true or false' if is_switch else 'a path'}")
