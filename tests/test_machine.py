@@ -60,7 +60,7 @@ def test_the_hardware_configuration_reads_like_the_papers_table():
     )
     rows = machine.hardware_configuration()
     assert rows["CPU"].startswith("Intel Core i7-8700K (95 W)")
-    assert rows["DRAM"] == "4x16 GB DDR4 3600 MT/s"
+    assert rows["DRAM"] == "4x16 GiB DDR4 3600 MT/s"
     assert rows["GPU"] == "NVIDIA A100-SXM4-40GB (250 W, default 300 W) 80 GiB"
     assert rows["Driver"] == "NVIDIA 580.159.04, CUDA 13.0"
 

@@ -80,6 +80,21 @@ def quantity(value: float | None, unit: str, digits: int = 3) -> str:
     return f"{number(value / size, digits)} {name}".rstrip()
 
 
+def memory_size(size_bytes: float | None) -> str:
+    """Format an amount of memory, by powers of 1,024 as it is sold.
+
+    Example:
+        >>> memory_size(24 * 2**30), memory_size(25.28e9), memory_size(48.2e6), memory_size(4096)
+        ('24 GiB', '23.5 GiB', '46 MiB', '4 KiB')
+    """
+    if size_bytes is None or not math.isfinite(size_bytes):
+        return ABSENT
+    sizes = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+    size, unit = next((one for one in sizes if size_bytes >= _LEAST_FRACTION * one[0]), sizes[-1])
+    text = number(size_bytes / size)
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} {unit}"
+
+
 def watt_hours(energy_j: float | None) -> str:
     """Format an energy in watt-hours, to follow the joules; empty below 1 kJ.
 

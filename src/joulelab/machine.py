@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from joulelab.format import memory_size
 from joulelab.sensors.host_hardware import Dimm, chip_tdp_w, known_dimms, processors
 from joulelab.sensors.hwmon import list_driver_gpus
 from joulelab.sensors.hwmon_gpus import GPU_DRIVERS
@@ -136,11 +137,11 @@ class Machine:
         if not self.dimms:
             if self.dram_bytes is None:
                 return "unknown"
-            return f"{self.dram_bytes / 2**30:.1f} GiB (modules unknown)"
+            return f"{memory_size(self.dram_bytes)} (modules unknown)"
         kinds: dict[str, int] = {}
         for dimm in self.dimms:
             speed = f" {dimm.transfers_hz / 1e6:.0f} MT/s" if dimm.transfers_hz else ""
-            kind = f"{dimm.size_bytes / 2**30:g} GB {dimm.type or 'memory'}{speed}"
+            kind = f"{memory_size(dimm.size_bytes)} {dimm.type or 'memory'}{speed}"
             kinds[kind] = kinds.get(kind, 0) + 1
         return ", ".join(f"{count}x{kind}" for kind, count in kinds.items())
 

@@ -5,7 +5,16 @@ import json
 import pytest
 
 from joulelab.cli import doctor
+from joulelab.format import memory_size
+from joulelab.machine import describe
 from joulelab.sensors import discovery
+from joulelab.sensors.estimates import (
+    CpuEstimate,
+    CpuModel,
+    DramEstimate,
+    PowerEstimate,
+    dram_power,
+)
 from joulelab.sensors.sensor import (
     Channel,
     Discovery,
@@ -88,3 +97,20 @@ def test_doctor_names_a_contradiction(monkeypatch, printed, ratio, counted, text
     [note] = notes
     assert text in note
     assert text.partition(",")[0] in printed("doctor")
+
+
+def test_what_a_sensor_computes_when_read_is_new_as_often_as_it_is_read(monkeypatch, printed):
+    """The kernel's tick of 10 ms is not how often processor time becomes a reading."""
+    sensors = [CpuEstimate(CpuModel(1.0, 7.0, "")), DramEstimate(PowerEstimate(1.0, 3.0, ""))]
+    monkeypatch.setattr(doctor, "discover", lambda: Discovery(sensors, []))
+    rows = [line.split() for line in printed("doctor").splitlines() if "estimate." in line]
+    assert [row[4:6] for row in rows if "estimated" in row] == [["500", "ms"], ["1.00", "s"]]
+
+
+def test_memory_has_one_unit():
+    machine = describe("")
+    size = memory_size(machine.dram_bytes)
+    assert size.endswith(" GiB")
+    assert size in dram_power([], machine.dram_bytes).note
+    if not machine.dimms:
+        assert machine.hardware_configuration()["DRAM"].startswith(size)

@@ -17,7 +17,7 @@ from joulelab.energy.estimator import energies_of
 from joulelab.energy.nesting import Nesting
 from joulelab.energy.signal import channel_role
 from joulelab.errors import UserError
-from joulelab.format import ABSENT, duration, quantity
+from joulelab.format import ABSENT, duration, memory_size, quantity
 from joulelab.machine import Machine, describe
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
@@ -28,6 +28,7 @@ from joulelab.sensors.sensor import (
     Channel,
     Discovery,
     Gap,
+    Provenance,
     Quantity,
     Reading,
     Sensor,
@@ -37,14 +38,11 @@ from joulelab.sensors.visible_devices import environment_selection
 
 COMPARE_S = 2.0
 """Time in which what is read each second has two readings, and slow meters answer."""
-ALWAYS_S = 1e-5
-"""A channel with a shorter update period is calculated when it is read."""
 UNITS = {
     Quantity.POWER: "W",
     Quantity.ENERGY: "J",
     Quantity.UTILIZATION: "%",
     Quantity.MEMORY_UTILIZATION: "%",
-    Quantity.MEMORY_USED: "B",
     Quantity.TEMPERATURE: "°C",
     Quantity.SM_CLOCK: "Hz",
     Quantity.MEMORY_CLOCK: "Hz",
@@ -118,7 +116,8 @@ def command(
     if as_json:
         click.echo(json.dumps(_as_json(machine, found, rows) | {"notes": notes}, indent=2))
     else:
-        _print(machine, found, rows, notes)
+        periods_s = [period_s for one in found.sensors for period_s in _periods_s(one)]
+        _print(machine, found, rows, periods_s, notes)
     broken = [one.reason for one in found.absent if one.source == "sensors.toml"]
     if broken:
         raise UserError("some meters are not read", why="; ".join(broken), hint="fix the entry")
@@ -150,14 +149,31 @@ def _notes(
         own = (one for one in found if not isinstance(one, SensorEvent))
         moved += [one._replace(channel=one.channel + len(channels)) for one in own]
         channels += sensor.channels
-        own_s = getattr(sensor, "intervals_s", [sensor.interval_s] * len(sensor.channels))
-        intervals_s += [max(interval_s, SETTLE_S) for interval_s in own_s]
+        intervals_s += [max(interval_s, SETTLE_S) for interval_s in _intervals_s(sensor)]
     times_ns = [one.t_ns for one in moved if channels[one.channel].gives_energy]
     if not times_ns:
         return []
     window = Window(min(times_ns), max(times_ns))
     trace = replace(Trace.of(channels, moved), header={"intervals_s": intervals_s})
     return list(energies_of(trace, [window])[0].notes)
+
+
+def _intervals_s(sensor: Sensor) -> list[float]:
+    """Return how often each channel of a sensor is read."""
+    return list(getattr(sensor, "intervals_s", [sensor.interval_s] * len(sensor.channels)))
+
+
+def _periods_s(sensor: Sensor) -> list[float]:
+    """Return how far apart the values are that a recording gets from each channel.
+
+    A value that is calculated when it is read has no update period of its own.
+    """
+    return [
+        max(channel.update_period_s, interval_s)
+        if channel.polled or channel.provenance == Provenance.ESTIMATED
+        else channel.update_period_s
+        for channel, interval_s in zip(sensor.channels, _intervals_s(sensor), strict=True)
+    ]
 
 
 def _as_json(machine: Machine, found: Discovery, rows: Sequence[ChannelNow]) -> dict[str, Any]:
@@ -178,8 +194,17 @@ def _as_json(machine: Machine, found: Discovery, rows: Sequence[ChannelNow]) -> 
     }
 
 
+def _shown(value: float | None, kind: Quantity) -> str:
+    """Format a value of a channel, or its step."""
+    return memory_size(value) if kind is Quantity.MEMORY_USED else quantity(value, UNITS[kind])
+
+
 def _print(
-    machine: Machine, found: Discovery, rows: Sequence[ChannelNow], warnings: Sequence[str]
+    machine: Machine,
+    found: Discovery,
+    rows: Sequence[ChannelNow],
+    periods_s: Sequence[float],
+    warnings: Sequence[str],
 ) -> None:
     console = output_console()
     hardware = _table("Hardware configuration")
@@ -191,16 +216,15 @@ def _print(
     sensors = _table("Sensors", "component", "source", "quantity", "provenance")
     for heading in ("every", "step", "now"):
         sensors.add_column(heading, justify="right", overflow="fold")
-    for channel, value, _ in rows:
-        unit = UNITS[channel.quantity]
+    for (channel, value, _), period_s in zip(rows, periods_s, strict=True):
         sensors.add_row(
             channel.component,
             channel.source,
             channel.quantity.rpartition("_")[0].replace("_", " "),
             channel.provenance,
-            "always" if channel.update_period_s <= ALWAYS_S else duration(channel.update_period_s),
-            quantity(channel.resolution, unit) if channel.resolution else ABSENT,
-            quantity(value, "W" if channel.gives_energy else unit),
+            duration(period_s),
+            _shown(channel.resolution, channel.quantity) if channel.resolution else ABSENT,
+            quantity(value, "W") if channel.gives_energy else _shown(value, channel.quantity),
         )
     console.print("\n", sensors)
 

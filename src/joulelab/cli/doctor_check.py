@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from joulelab.cli.output import output_console, print_json, progress, value_table
 from joulelab.doctor.self_test import DURATION_S, SelfTest, run_self_test
-from joulelab.format import ABSENT, duration, percent, quantity, sentence
+from joulelab.format import ABSENT, duration, memory_size, percent, quantity, sentence
 from joulelab.sensors.sensor import Quantity
 from joulelab.uncertain import COVERAGE_FACTOR
 
@@ -59,7 +59,7 @@ def _print(result: SelfTest) -> None:
     costs = result.costs
     console.print(
         f"A span costs {duration(costs.span_s)}; recording costs {percent(costs.cpu_share, 2)} of "
-        f"a core, {quantity(costs.memory_bytes, 'B')} of memory and "
+        f"a core, {memory_size(costs.memory_bytes)} of memory and "
         f"{quantity(costs.trace_bytes_per_h, 'B')} of disk per hour."
     )
     for kind, text in result.loads.items():

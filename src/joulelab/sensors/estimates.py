@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from joulelab.format import memory_size
 from joulelab.sensors.host import CpuLoad
 from joulelab.sensors.host_hardware import Dimm, Processors, chip_tdp_w, chip_threads
 from joulelab.sensors.sensor import Channel, Gap, NothingOpen, Provenance, Quantity, Reading
@@ -93,15 +94,17 @@ def dram_power(dimms: Sequence[Dimm], total_bytes: int) -> PowerEstimate:
         >>> round(estimate.power_w, 2), round(estimate.relative_uncertainty, 2)
         (4.92, 0.49)
     """
-    span = f"{DRAM_W_PER_GB[0]} to {DRAM_W_PER_GB[1]} W/GB (measured DDR4)"
+    span = "{:.2f} to {:.2f} W/GiB (measured DDR4)".format(
+        *(w_per_gb * 2**30 / 1e9 for w_per_gb in DRAM_W_PER_GB)
+    )
     if not dimms:
         low_w, high_w = (w_per_gb * total_bytes / 1e9 for w_per_gb in DRAM_W_PER_GB)
-        note = f"estimated: {total_bytes / 1e9:.1f} GB of memory x {span}, modules unknown"
+        note = f"estimated: {memory_size(total_bytes)} of memory x {span}, modules unknown"
         return PowerEstimate(low_w, high_w, note)
     estimates = [dimm_power(dimm) for dimm in dimms]
-    capacity_gb = sum(dimm.size_bytes for dimm in dimms) / 1e9
+    capacity = memory_size(sum(dimm.size_bytes for dimm in dimms))
     note = (
-        f"estimated: {len(dimms)} modules, {capacity_gb:.0f} GB, x 1/2 C V² f, C from {span}, "
+        f"estimated: {len(dimms)} modules, {capacity}, x 1/2 C V² f, C from {span}, "
         f"at most {DIMM_MAX_W:g} W a module"
     )
     return PowerEstimate(
