@@ -367,6 +367,22 @@ def test_levels_of_one_study_are_paired_within_blocks_and_the_other_factors(tmp_
     assert small.effect.ratio_interval == pytest.approx((0.79852, 0.80349), abs=1e-5)
 
 
+def test_a_run_of_two_phases_is_one_run(tmp_path, factorial):
+    study = tmp_path / "s"
+    found = compared(f"{study}:precision=fp32", f"{study}:precision=bf16", "duration_s")
+    assert len(found.baseline.measurements) == 24
+    assert (found.effect.n_baseline, found.effect.runs_baseline) == (24, 12)
+    lines = list(comparison_lines(found))
+    assert "12 runs, " in lines[0]
+    assert any(line.endswith("12 and 12 runs: p < 0.001") for line in lines)
+    one_phase = compared(
+        f"{study}:precision=fp32,phase=train",
+        f"{study}:precision=bf16,phase=train",
+        "duration_s",
+    )
+    assert (one_phase.effect.n_baseline, one_phase.effect.runs_baseline) == (12, 12)
+
+
 def test_models_phases_and_several_levels_are_compared(tmp_path, factorial):
     study = tmp_path / "s"
     models = compared(f"{study}:LeNet", f"{study}:VGG16", "duration_s")
@@ -391,7 +407,7 @@ def test_a_run_that_failed_takes_its_counterpart_in_the_block_with_it(tmp_path, 
     shutil.rmtree(study / "runs" / "r1-lenet-64-bf16")
     found = compared(f"{study}:precision=fp32", f"{study}:precision=bf16", "duration_s")
     assert found.effect.ratio == pytest.approx(0.801, abs=1e-3)
-    assert "baseline: 2 of 24 runs not compared: no counterpart" in found.caveats
+    assert "baseline: 2 of 24 phases of runs not compared: no counterpart" in found.caveats
 
 
 def test_single_runs_of_studies_are_compared(tmp_path, factorial):

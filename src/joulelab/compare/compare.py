@@ -40,8 +40,10 @@ class Effect:
     levels: Mapping[str, str]  # of the cell; empty for all cells together
     baseline_mean: float
     candidate_mean: float
-    n_baseline: int  # number of runs
+    n_baseline: int  # number of measurements: a run of a study has one for each phase
     n_candidate: int
+    runs_baseline: int  # number of runs that they are of
+    runs_candidate: int
     ratio: float  # of geometric means; NaN if a value is not positive
     ratio_interval: tuple[float, float]  # ends beyond a factor of 10 are 0 and infinite
     difference: float  # candidate minus baseline
@@ -155,14 +157,18 @@ def compare(
         for of_cell, in_a, in_b in pairs
     ]
     effects = [
-        estimate_effect([cell], of_cell, confidence, assumed_scatter) for of_cell, cell in cells
+        estimate_effect([cell], of_cell, confidence, assumed_scatter, _count_runs(in_a, in_b))
+        for (of_cell, cell), (_, in_a, in_b) in zip(cells, pairs, strict=True)
     ]
     paired_a = _only(baseline, [one for _, in_a, _ in pairs for one in in_a])
     paired_b = _only(candidate, [one for _, _, in_b in pairs for one in in_b])
     several = len(cells) > 1
     overall = effects[0]
     if several:
-        overall = estimate_effect([cell for _, cell in cells], {}, confidence, assumed_scatter)
+        both = (paired_a.runs, paired_b.runs)
+        overall = estimate_effect(
+            [cell for _, cell in cells], {}, confidence, assumed_scatter, both
+        )
         corrected = holm([one.p for one in effects])
         effects = [
             one if one.significant is None else replace(one, significant=p <= 1 - confidence)
@@ -181,8 +187,8 @@ def compare(
             *not_compared,
             *missing_a,
             *missing_b,
-            *_unpaired(paired_a, len(known_a)),
-            *_unpaired(paired_b, len(known_b)),
+            *_unpaired(paired_a, len(known_a), baseline.kind_of_measurement),
+            *_unpaired(paired_b, len(known_b), candidate.kind_of_measurement),
             *find_caveats(paired_a, paired_b, metric, levels, cells),
         ),
     )
@@ -193,8 +199,12 @@ def estimate_effect(
     levels: Mapping[str, str] | None = None,
     confidence: float = CONFIDENCE,
     assumed_scatter: float | None = None,
+    runs: tuple[int, int] | None = None,
 ) -> Effect:
-    """Estimate the candidate relative to the baseline over cells; see :func:`compare`."""
+    """Estimate the candidate relative to the baseline over cells; see :func:`compare`.
+
+    ``runs`` are the numbers of runs on each side; by default, each value is of a run of its own.
+    """
     one = cells[0] if len(cells) == 1 else None
     is_positive = all(cell.is_positive for cell in cells)
     on_logs = on_values = Difference(math.nan, 0.0, 0.0)
@@ -211,14 +221,19 @@ def estimate_effect(
     of_difference = on_values.interval(confidence)
     if one is not None and is_positive and on_logs.is_tested:
         of_difference = difference_ends(one.baseline.mean, of_ratio, on_values, confidence)
+    n_baseline = sum(cell.baseline.n for cell in cells)
+    n_candidate = sum(cell.candidate.n for cell in cells)
+    runs_baseline, runs_candidate = runs or (n_baseline, n_candidate)
     detectable = on_logs.detectable(confidence)
     is_known = detectable <= math.log(MOST_MULTIPLE)
     return Effect(
         levels=levels or {},
         baseline_mean=one.baseline.ratio_of_sums if one else math.nan,
         candidate_mean=one.candidate.ratio_of_sums if one else math.nan,
-        n_baseline=sum(cell.baseline.n for cell in cells),
-        n_candidate=sum(cell.candidate.n for cell in cells),
+        n_baseline=n_baseline,
+        n_candidate=n_candidate,
+        runs_baseline=runs_baseline,
+        runs_candidate=runs_candidate,
         ratio=_exp(on_logs.value),
         ratio_interval=of_ratio,
         difference=on_values.value,
@@ -304,15 +319,20 @@ def _repeats(measured: Sequence[Measured], metric: Metric) -> Repeats:
     )
 
 
+def _count_runs(baseline: Sequence[Measured], candidate: Sequence[Measured]) -> tuple[int, int]:
+    first, second = ({one.directory for one, _ in side} for side in (baseline, candidate))
+    return len(first), len(second)
+
+
 def _only(group: Group, measured: Sequence[Measured]) -> Group:
     return replace(group, measurements=tuple(one for one, _ in measured))
 
 
-def _unpaired(paired: Group, known: int) -> list[str]:
+def _unpaired(paired: Group, known: int, kind: str) -> list[str]:
     unpaired = known - len(paired.measurements)
     if not unpaired:
         return []
-    return [f"{paired.role}: {unpaired} of {known} runs not compared: no counterpart"]
+    return [f"{paired.role}: {unpaired} of {known} {kind} not compared: no counterpart"]
 
 
 def _exp(value: float) -> float:

@@ -90,7 +90,7 @@ def _groups(comparison: Comparison) -> Iterator[str]:
         first, last = (timestamp(one) for one in group.started_unix_s)
         rows.append((
             f"{group.role}: {markdown_code(group.label)}",
-            str(len(group.measurements)),
+            str(group.runs),
             first if first == last else f"{first} to {last}",
             "" if math.isnan(mean) else quantity(mean, unit),
             markdown_text("" if costs is None else costs.text(origin=False)),

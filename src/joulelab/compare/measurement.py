@@ -63,6 +63,16 @@ class Group:
     chosen: Mapping[str, Sequence[str]] = field(default_factory=dict)  # levels that the user named
 
     @property
+    def runs(self) -> int:
+        """Number of runs; one of a study may have a measurement for each phase."""
+        return len({one.directory for one in self.measurements})
+
+    @property
+    def kind_of_measurement(self) -> str:
+        """What is counted, in the plural."""
+        return "runs" if self.runs == len(self.measurements) else "phases of runs"
+
+    @property
     def started_unix_s(self) -> tuple[float, float]:
         """When its first and its last run started."""
         times = [one.started_unix_s for one in self.measurements]

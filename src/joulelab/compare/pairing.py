@@ -90,7 +90,8 @@ def measured_values(
     lost = len(found) - len(known)
     if not lost:
         return known, []
-    return known, [f"{group.role}: {lost} of {len(found)} runs have no {metric.name}"]
+    of = f"{lost} of {len(found)} {group.kind_of_measurement}"
+    return known, [f"{group.role}: {of} have no {metric.name}"]
 
 
 def default_levels(baseline: Group, candidate: Group) -> list[str]:

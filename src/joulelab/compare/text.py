@@ -78,7 +78,7 @@ def verdict(effect: Effect, confidence: float) -> str:
         is_claimed = effect.significant and not math.isnan(change)
         return f"{text}; significantly {side} in the candidate" if is_claimed else text
     low, high = effect.ratio_interval
-    runs = f"{effect.n_baseline} and {count(effect.n_candidate, 'run')}"
+    runs = f"{effect.runs_baseline} and {count(effect.runs_candidate, 'run')}"
     if not effect_is_determined(effect):
         if effect.significant:
             return f"significantly {side} in the candidate; {runs} cannot determine by how much"
@@ -176,14 +176,14 @@ def _describe(group: Group, mean: float, unit: str) -> str:
     names = {one.levels.get("name", group.label) for one in group.measurements}
     name = f" ({names.pop()})" if len(names) == 1 and group.label not in names else ""
     when = first if first == last else f"{first} to {last}"
-    text = f"{group.label}{name}: {count(len(group.measurements), 'run')}, {when}"
+    text = f"{group.label}{name}: {count(group.runs, 'run')}, {when}"
     values = [quantity(mean, unit), watt_hours(mean) if unit == "J" else ""]
     return text if math.isnan(mean) else ", ".join(filter(None, (text, *values)))
 
 
 def describe_test(effect: Effect) -> str:
     """Name the test, the numbers of runs and the p-value."""
-    runs = f"{effect.n_baseline} and {count(effect.n_candidate, 'run')}"
+    runs = f"{effect.runs_baseline} and {count(effect.runs_candidate, 'run')}"
     if not effect.test:
         return f"none: {runs} cannot show how much runs vary; repeat each three times or more"
     scale = "" if math.isnan(effect.ratio) else " on logarithms"
