@@ -1,6 +1,7 @@
 """What commands print on a real terminal: lines fit it, and values are whole."""
 
 import fcntl
+import io
 import os
 import re
 import struct
@@ -10,6 +11,10 @@ import termios
 import threading
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joulelab.cli.output import PlainConsole, value_table
 
 COMMANDS = {
     "show": ("show",),
@@ -59,3 +64,20 @@ def test_lines_fit_a_terminal_and_values_are_whole(two_runs, name, columns):
     for line in text.splitlines():
         has_long_word = max(map(len, line.split()), default=0) > columns - 16
         assert len(line) <= columns or has_long_word, line
+
+
+@given(width=st.integers(50, 160), values=st.integers(1, 9), longest=st.integers(3, 30))
+def test_a_table_that_is_too_wide_becomes_several_with_whole_names(width, values, longest):
+    names = ["m" * length for length in range(1, longest)]
+    table = value_table("model", [f"v{number}" for number in range(values)], "Title")
+    for name in names:
+        table.add_row(name, *(f"1.{len(name)} J ({number})" for number in range(values)))
+    console = PlainConsole(width=width, record=True, file=io.StringIO())
+    console.print(table)
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= width
+    rows = [line.split() for line in lines]
+    for name in names:
+        found = [word for row in rows if row[:1] == [name] for word in row[1:]]
+        assert [word for word in found if word[0] == "("] == [f"({i})" for i in range(values)]
+    assert sum(line.strip() == "Title" for line in lines) == 1

@@ -14,8 +14,9 @@ from typing import Any
 
 import click
 from rich import box
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.table import Column, Table
 from rich.text import Text
 
 from joulelab.errors import JoulelabError
@@ -131,15 +132,73 @@ def output_console() -> Console:
     return PlainConsole(width=terminal_width(sys.stdout) or UNLIMITED_WIDTH, height=25)
 
 
-def value_table(first: str, headings: Sequence[str], title: str | None = None) -> Table:
+_PADDING, _SEPARATOR = 1, 3  # Columns at each edge of a table, and between its columns.
+
+
+class _ValueTable(Table):
+    """A table that a narrow terminal gets as several, each with the columns of names."""
+
+    names = 1
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Render it, or its parts."""
+        parts = list(self._parts(console, options))
+        if len(parts) == 1:
+            yield from super().__rich_console__(console, options)
+        for part in parts if len(parts) > 1 else []:
+            yield from part.__rich_console__(console, options)
+
+    def _parts(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        """Yield tables that fit, if at least the names and one column of values do."""
+
+        def width(column: Column) -> int:
+            """Return the columns of the terminal that a column needs: those of its words."""
+            found = [
+                Measurement.get(console, options.update(width=UNLIMITED_WIDTH), cell)
+                for cell in (column.header, *column.cells)
+            ]
+            return max(one.maximum if column.no_wrap else one.minimum for one in found)
+
+        title, names = self.title, self.columns[: self.names]
+        edges = 2 * _PADDING - _SEPARATOR
+        room = options.max_width - edges - sum(width(one) + _SEPARATOR for one in names)
+        chosen: list[Column] = []
+        used = 0
+        for column in self.columns[self.names :]:
+            wanted = width(column) + _SEPARATOR
+            if chosen and used + wanted > room:
+                yield self._with([*names, *chosen], title)
+                title, chosen, used = None, [], 0
+            chosen.append(column)
+            used += wanted
+        yield self._with([*names, *chosen], title)
+
+    def _with(self, columns: Sequence[Column], title: Any) -> Table:
+        part = Table(title=title, title_justify="left", box=self.box, pad_edge=False)
+        for one in columns:
+            part.add_column(
+                one.header, justify=one.justify, no_wrap=one.no_wrap, overflow=one.overflow
+            )
+        for cells in zip(*(one.cells for one in columns), strict=True):
+            part.add_row(*cells)
+        return part
+
+
+def value_table(
+    first: str, headings: Sequence[str], title: str | None = None, *, names: int = 1
+) -> Table:
     """Create a table with a column of names, which may wrap, and columns of values.
+
+    On a terminal that is too narrow it becomes several tables, one below the other, that all begin
+    with the first ``names`` columns.
 
     Example:
         >>> table = value_table("model", ["MACs"])
         >>> [(column.header, column.justify) for column in table.columns]
         [('model', 'left'), ('MACs', 'right')]
     """
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = _ValueTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.names = names
     table.add_column(first, overflow="fold")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)

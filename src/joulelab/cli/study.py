@@ -170,7 +170,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     unit = "sample" if all(row["gross_j_per_token"] is None for row in rows) else "token"
     headings = ("gross J", "95 % CI", "net J", f"J/{unit}", "W", "s", "acc %")
     shared = ["busy"] if any(row["shared_runs"] for row in rows) else []
-    table = value_table("model", ["phase", *varied, *headings, *shared])
+    table = value_table("model", ["phase", *varied, *headings, *shared], names=2 + len(varied))
     for row in rows:
         gross = row["gross_j"]
         table.add_row(
@@ -220,7 +220,7 @@ def _print_cells(plan: Plan, cells: Sequence[ListedCell], to_go: Cost, as_json: 
         for name, value in (("time", "duration_s"), ("energy", "energy_j"))
         if any(not math.isnan(getattr(one.cost, value)) for one in cells)
     ]
-    table = value_table("model", [*columns[1:], *statuses, *known])
+    table = value_table("model", [*columns[1:], *statuses, *known], names=len(columns))
     for levels, ones in settings.items():
         counts = Counter(one.status for one in ones)
         cost = {"time": ones[0].cost.time_text, "energy": ones[0].cost.energy_text}
