@@ -429,3 +429,25 @@ def test_a_gzip_bomb_is_refused(tmp_path):
     bomb = gzip.compress(b"start_s," + b"0" * 2_000_000)
     with pytest.raises(UserError, match="more than 100,000 characters"):
         read(tmp_path, bomb, "requests.csv.gz")
+
+
+@pytest.mark.parametrize(
+    ("scale", "began_s"),
+    [(1e6, 1_200.0), (1e9, 1_200.0), (1e3, 1_200_000.0), (1e9, 3_000_000.0)],
+    ids=["us", "ns", "ms", "ns of a month"],
+)
+def test_times_since_a_machine_started_are_no_dates(tmp_path, scale, began_s):
+    """1.2e9 microseconds are 20 minutes of a monotonic clock, or seconds until 2008."""
+    rows = [
+        f"{i},{start:.0f},{start + 0.1 * scale:.0f},{start + 0.2 * scale:.0f},100,20,0"
+        for i in range(9)
+        for start in [scale * (began_s + 0.4 * i)]
+    ]
+    with pytest.raises(UserError, match="the unit of its times is unknown"):
+        read(tmp_path, HEADER + "\n".join(rows))
+
+
+@pytest.mark.parametrize("apart_s", [0.4, 60.0, 3600.0])
+def test_dates_of_rare_requests_are_read(tmp_path, apart_s):
+    rows = [f"{i},{s},{s + 0.5},{s + 9},100,20,0" for i in range(9) for s in [UNIX_S + apart_s * i]]
+    assert read(tmp_path, HEADER + "\n".join(rows)).start_s[-1] == UNIX_S + 8 * apart_s

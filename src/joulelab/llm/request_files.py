@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from joulelab.errors import UserError
-from joulelab.format import count, finite_or_none
+from joulelab.format import count, duration, finite_or_none
 from joulelab.llm.request_formats import FORMATS, Row
 from joulelab.llm.requests import TIMES, TOKENS, RequestLog
 from joulelab.logs.cells import is_absent, number
@@ -24,7 +24,15 @@ from joulelab.logs.csv_table import open_table
 from joulelab.logs.formats import find_format
 from joulelab.logs.formats.log_text import LogText
 from joulelab.logs.span_energies import column_positions
-from joulelab.logs.timestamps import dates, day_first, epoch_unit, time_zone, to_time
+from joulelab.logs.timestamps import (
+    dates,
+    day_first,
+    epoch_unit,
+    may_be_smaller_unit,
+    time_zone,
+    to_time,
+    usual_step,
+)
 from joulelab.storage import write_whole, writing
 from joulelab.validation import InvalidData
 
@@ -171,7 +179,7 @@ def _own_rows(
         time_zone(timezone), day_first([cell for name in TIMES for cell in cells[name]], path)
     )
     times = {name: [to_time(cell, parse_dates) for cell in cells[name]] for name in TIMES}
-    unit = (epoch_unit(np.array(times["start_s"])) if rows else None) or "s"
+    unit = _unit_of_times(path, times) if rows else "s"
     if unit != "s":
         notes.append(f"the times of the requests are read as {unit} since 1970")
     labels = cells.get("request") or _distinct(cells.get("name", []))
@@ -186,6 +194,27 @@ def _own_rows(
         cached = number(cells["cached_tokens"][i]) if "cached_tokens" in cells else math.nan
         label = labels[i] if labels and labels[i] else str(i + 1)
         yield Row(f"row {i + 1}", label, start_s, first_s, stop_s, inputs, outputs, cached)
+
+
+def _unit_of_times(path: Path, times: Mapping[str, Sequence[float]]) -> str:
+    """Return the unit of times since 1970; seconds if they are on another clock.
+
+    Raises:
+        UserError: They may be of a smaller unit on another clock, as those of a power log may be.
+    """
+    unit = epoch_unit(np.array(times["start_s"]))
+    if unit is None:
+        return "s"
+    values = np.sort(np.concatenate([np.asarray(times[name]) for name in TIMES]))
+    step = usual_step(values[np.isfinite(values)])
+    if may_be_smaller_unit(step * TIME_UNITS[unit]):
+        raise UserError(
+            f"{path}: the unit of its times is unknown",
+            why=f"as {unit} since 1970 its requests start, or stop, "
+            f"{duration(step * TIME_UNITS[unit])} apart",
+            hint="write all times in seconds, of any clock",
+        )
+    return unit
 
 
 def _value(path: Path, row: int, name: str, cell: str, value: float) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import re
 from dataclasses import replace
 
@@ -27,7 +26,6 @@ from joulelab.logs.columns import (
 )
 from joulelab.logs.csv_table import Converter, Table
 from joulelab.logs.timestamps import (
-    DAY_S,
     HOUR_S,
     MINUTE_S,
     clock_times,
@@ -36,7 +34,9 @@ from joulelab.logs.timestamps import (
     epoch_unit,
     is_clock,
     is_date,
+    may_be_smaller_unit,
     time_zone,
+    usual_step,
 )
 
 _TIME_NAMES = {
@@ -52,7 +52,6 @@ LONG_WHOLE_STEP_S, USUAL_WHOLE_STEP_S = 10.0, 15.0
 minute or a multiple, and else may be milliseconds."""
 MINUTE_STEP = 1 / 60  # Of seconds in minutes.
 LEAST_STEP_S = 1e-3  # Times without a unit that are closer may be hours.
-LEAST_DECIMAL_STEP_S = 99.0  # Steps of 100, 200, 250 or 500 s and so on are of a smaller unit.
 DAYS_STEP, LEAST_DAYS = 5e-3, 1e4
 """Times this large and this close may be dates of spreadsheets, in days since 1900."""
 
@@ -97,15 +96,14 @@ def _time_converter(
             f"{table.path}: column {name!r} has no readable times ({cells[0]!r})",
             hint="name another with --time-column, or write dates as 2026-01-31 12:34:56",
         )
-    steps = np.diff(values)
-    step = float(np.median(steps[steps > 0])) if np.any(steps > 0) else 0.0
+    step = usual_step(values)
     epoch = epoch_unit(values)
-    if epoch and not _may_be_smaller_unit(step * TIME_UNITS[epoch]):
+    if epoch and not may_be_smaller_unit(step * TIME_UNITS[epoch]):
         note = f"{name!r} is read as {epoch} since 1970"
         return scaled(table, position, TIME_UNITS[epoch]), note
     _check_clock_digits(table, name, values, step)
     is_days = 0 < step < DAYS_STEP and values[0] > LEAST_DAYS
-    if epoch or is_days or 0 < step < LEAST_STEP_S or _may_be_another_unit(values, steps, step):
+    if epoch or is_days or 0 < step < LEAST_STEP_S or _may_be_another_unit(values, step):
         raise UserError(
             f"{table.path}: the unit of times in column {name!r} is unknown",
             why=f"its rows are {step:g} apart",
@@ -115,23 +113,10 @@ def _time_converter(
     return None, f"{name!r} has no unit; assuming seconds (change it with --time-unit)"
 
 
-def _may_be_smaller_unit(step_s: float) -> bool:
-    """Return whether times since 1970 this far apart may count a smaller unit since another start.
-
-    Milliseconds since the start of a machine are as large as seconds since 1970, and readings 0.1 s
-    apart are 100 of them. Readings of tools that are that slow are minutes or hours apart.
-    """
-    if step_s < LEAST_DECIMAL_STEP_S:
-        return False
-    first = step_s / 10.0 ** math.floor(math.log10(step_s))
-    is_decimal = any(abs(first / one - 1) < 0.02 for one in (1.0, 2.0, 2.5, 5.0, 10.0))
-    return is_decimal or (step_s > DAY_S and step_s % DAY_S > 0)
-
-
-def _may_be_another_unit(values: Floats, steps: Floats, step: float) -> bool:
+def _may_be_another_unit(values: Floats, step: float) -> bool:
     """Return whether numbers from a start, usually a step apart, may be no seconds."""
     if step >= LONG_STEP_S:
-        return step > HOUR_S or float(np.median(steps % MINUTE_S)) > 0
+        return step > HOUR_S or float(np.median(np.diff(values) % MINUTE_S)) > 0
     if step > LONG_WHOLE_STEP_S:
         return bool(np.all(values == np.rint(values))) and step % USUAL_WHOLE_STEP_S > 0
     return abs(step / MINUTE_STEP - 1) < 1e-3

@@ -28,6 +28,7 @@ _DAY_FIRST = tuple(
 _MONTH_FIRST = tuple(f"%m{form[2]}%d{form[5:]}" for form in _DAY_FIRST)
 _EPOCH_DECADES = ((1e9, "s"), (1e12, "ms"), (1e15, "us"), (1e18, "ns"))
 """Seconds since 1970 lie between 1e9 (2001) and 4e9 (2096), and so on for the smaller units."""
+LEAST_DECIMAL_STEP_S = 99.0  # Steps of 100, 200, 250 or 500 s and so on are of a smaller unit.
 _DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}[ T_]\d|\d{8}T\d")
 _DATE_DIGITS = re.compile(r"(20\d{6})(\d{6})")  # As 20260131123456.
 DAY = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
@@ -127,6 +128,26 @@ def epoch_unit(values: Floats) -> str | None:
     """Return the unit in which numbers are times since 1970; ``None`` if they cannot be."""
     middle = float(np.median(values)) if values.size else math.nan
     return next((unit for one, unit in _EPOCH_DECADES if one <= middle < 4 * one), None)
+
+
+def usual_step(values: Floats) -> float:
+    """Return the median of the positive steps from one value to the next; 0 if there is none."""
+    steps = np.diff(values)
+    steps = steps[steps > 0]
+    return float(np.median(steps)) if steps.size else 0.0
+
+
+def may_be_smaller_unit(step_s: float) -> bool:
+    """Return whether times since 1970 this far apart may count a smaller unit since another start.
+
+    Milliseconds since the start of a machine are as large as seconds since 1970, and readings 0.1 s
+    apart are 100 of them. Readings of tools that are that slow are minutes or hours apart.
+    """
+    if step_s < LEAST_DECIMAL_STEP_S:
+        return False
+    first = step_s / 10.0 ** math.floor(math.log10(step_s))
+    is_decimal = any(abs(first / one - 1) < 0.02 for one in (1.0, 2.0, 2.5, 5.0, 10.0))
+    return is_decimal or (step_s > DAY_S and step_s % DAY_S > 0)
 
 
 def dates(zone: tzinfo | None, day_comes_first: bool = False) -> Converter:
