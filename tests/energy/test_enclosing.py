@@ -10,8 +10,9 @@ from energy_parts import component_energy, idle_point, make_channel
 from joulelab.energy.attribution import NOT_USED
 from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.energy.energy import Energy, joined, total
-from joulelab.energy.estimator import EnergyEstimator, WindowUnion, energy_of_union
+from joulelab.energy.estimator import EnergyEstimator, energy_of_union
 from joulelab.energy.idle import IdleMeasurement
+from joulelab.energy.window_union import WindowUnion
 from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_format import SCHEMA
 from joulelab.recording.trace_schema import parse_header

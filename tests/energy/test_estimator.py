@@ -14,11 +14,10 @@ from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.energy.energy import total
 from joulelab.energy.estimator import (
     EnergyEstimator,
-    WindowUnion,
     energy_of_union,
     mean_reading,
-    merge_ranges,
 )
+from joulelab.energy.window_union import WindowUnion, merge_ranges
 from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Absence, Channel, Gap, Provenance, Quantity, Reading

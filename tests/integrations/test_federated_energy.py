@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulelab.energy.baseline import Baseline, IdlePoint
-from joulelab.energy.estimator import WindowUnion
+from joulelab.energy.window_union import WindowUnion
 from joulelab.errors import UserError
 from joulelab.integrations.federated_energy import add_up_clients, compare_trainings
 from joulelab.recording.trace import Trace

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from joulelab.energy.estimator import WindowUnion
+from joulelab.energy.window_union import WindowUnion
 from joulelab.runs.hosts import gather
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 

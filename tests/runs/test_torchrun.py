@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from ranks import MACHINE, WITHOUT, assert_close
 
-from joulelab.energy.estimator import WindowUnion, energy_of_union
+from joulelab.energy.estimator import energy_of_union
+from joulelab.energy.window_union import WindowUnion
 from joulelab.runs.hosts import gather
 
 RANKS = 2

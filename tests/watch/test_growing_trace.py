@@ -1,6 +1,7 @@
 """The energy since the beginning equals that of the whole trace, however it was followed."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from recordings import BEGIN_S, CPU, GPU, Recording
 
 from joulelab.energy.energy import total
-from joulelab.energy.estimator import EnergyEstimator
+from joulelab.energy.estimator import EnergyEstimator, energies_of_spans
 from joulelab.recording.trace import read_trace
 from joulelab.recording.trace_format import pack
 from joulelab.recording.trace_spans import TraceSpan, Window
@@ -79,6 +80,30 @@ def test_a_component_that_appears_later_is_included(tmp_path):
         snapshot = growing.poll()
     assert set(snapshot.view.energy.components) == {"gpu:0", "cpu:0"}
     assert snapshot.view.energy.components["gpu:0"].gap_s == pytest.approx(30, abs=1)
+
+
+@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize("polls_s", [[60.0], [13.0, 21.0, 28.0, 41.0, 60.0]])
+def test_time_in_spans_of_several_threads_counts_once_as_in_the_record(tmp_path, polls_s):
+    recording = Recording(tmp_path, (GPU, CPU))
+    # One long request, and next to it shorter ones that partly overlap each other.
+    times_s = [(1.0, 39.0), (2.0, 8.0), (5.0, 12.0), (20.0, 20.5), (27.0, 40.0), (45.0, 50.0)]
+    growing = None
+    for after_s, elapsed_s in pairwise([0.0, *polls_s]):
+        recording.until(elapsed_s)
+        for thread, (start_s, stop_s) in enumerate(times_s):
+            if after_s < stop_s <= elapsed_s:
+                recording.span("request", start_s, stop_s, thread=thread)
+        growing = growing or GrowingTrace(tmp_path)
+        snapshot = growing.poll()
+    trace = read_trace(tmp_path)
+    (true,) = energies_of_spans(EnergyEstimator(trace), [trace.spans])
+    (found,) = snapshot.view.ended
+    assert found.count == len(times_s)
+    assert found.duration_s == pytest.approx(44.0)
+    assert found.duration_s == pytest.approx(true.duration_s)
+    assert found.energy.gross_j == pytest.approx(true.gross_j, rel=2e-3)
+    assert found.energy.gross_j < snapshot.view.energy.gross_j
 
 
 @given(counts=st.lists(st.integers(0, 40), min_size=1, max_size=12), most=st.integers(1, 60))

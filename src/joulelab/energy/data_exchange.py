@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self, TypedDict, cast
 import numpy as np
 
 from joulelab.arrays import Floats, Indices, Integers
-from joulelab.energy.estimator import merge_ranges
+from joulelab.energy.window_union import merge_ranges
 from joulelab.format import join_words, quantity
 from joulelab.recording.span_columns import Windows
 from joulelab.recording.trace import Trace

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from joulelab.energy.signal import (
     without_glitches,
 )
 from joulelab.energy.signal.span_energies import SpanEnergies, SpanTimes, span_energies
+from joulelab.energy.window_union import WindowUnion
 from joulelab.format import percent
 from joulelab.recording.span_columns import SpanColumns, Windows
 from joulelab.recording.trace import Readings, Trace
@@ -38,7 +39,6 @@ from joulelab.sensors.plausibility import implausible
 from joulelab.sensors.sensor import Channel, Quantity
 
 Floats = NDArray[np.float64]
-TimeRanges = NDArray[np.int64]
 
 READINGS_AT_A_TIME = 1 << 14
 LARGE_CURVE = 1 << 20  # Pieces above which a curve is not cached: it takes 100 MB.
@@ -373,40 +373,6 @@ def energies_of(trace: Trace, windows: Sequence[Window]) -> list[Energy]:
     return EnergyEstimator(trace, change_points_ns=edges_ns).energies(windows)
 
 
-@dataclass(frozen=True, slots=True)
-class WindowUnion:
-    """Times that lie in at least one of several windows, in disjoint ranges. Shapes: (ranges, 2).
-
-    Ranks of a job are in the same epoch at the same time, and sensors read the whole host: adding
-    up the energies of their spans would count it once for each rank.
-    """
-
-    host: TimeRanges  # Starts and stops on the host, CLOCK_MONOTONIC nanoseconds.
-    device: TimeRanges  # The same on the GPUs.
-    device_uncertainty_ns: int = 0  # Standard uncertainty of the latter.
-
-    @classmethod
-    def of(cls, windows: Sequence[Window]) -> Self:
-        """Unite windows, at least one."""
-        columns = Windows.of(windows)
-        uncertainty_s = columns.device_uncertainty_s
-        return cls(
-            merge_ranges(np.column_stack((columns.start_ns, columns.stop_ns))),
-            merge_ranges(columns.on_device_ns()),
-            0 if uncertainty_s is None else round(float(uncertainty_s.max()) * 1e9),
-        )
-
-    def within(self, start_ns: int, stop_ns: int) -> Self | None:
-        """Return the part between two times on the host; ``None`` if there is none."""
-        host, device = (_clip(one, start_ns, stop_ns) for one in (self.host, self.device))
-        if not len(host):
-            return None
-        if not len(device):
-            # The GPUs did this work before or after.
-            device = np.full((1, 2), host[0, 0])
-        return replace(self, host=host, device=device)
-
-
 def energy_of_spans(estimator: EnergyEstimator, spans: Sequence[TraceSpan]) -> Energy:
     """Add up the energy of finished spans. Time in several of them counts once."""
     (energy,) = energies_of_spans(estimator, [spans])
@@ -457,24 +423,6 @@ def energy_of_union(estimator: EnergyEstimator, union: WindowUnion) -> Energy:
         notes=tuple(dict.fromkeys((*on_host.notes, *on_device.notes))),
     )
     return estimator.nested(energy)
-
-
-def merge_ranges(ranges: TimeRanges | Sequence[tuple[int, int]]) -> TimeRanges:
-    """Merge overlapping ranges into disjoint ones, in order. Shape: (ranges, 2)."""
-    times = np.asarray(ranges, dtype=np.int64).reshape(-1, 2)
-    if not len(times):
-        return times
-    times = times[np.argsort(times[:, 0], kind="stable")]
-    latest = np.maximum.accumulate(times[:, 1])
-    begins = np.flatnonzero(np.concatenate(([True], times[1:, 0] > latest[:-1])))
-    return np.column_stack((times[begins, 0], np.maximum.reduceat(times[:, 1], begins)))
-
-
-def _clip(ranges: TimeRanges, start_ns: int, stop_ns: int) -> TimeRanges:
-    """Return the ranges between two times. An empty range counts where it begins."""
-    starts, stops = ranges[:, 0], ranges[:, 1]
-    inside = (starts < stop_ns) & ((stops > start_ns) | (starts >= start_ns))
-    return ranges[inside].clip(start_ns, stop_ns)
 
 
 def mean_reading(

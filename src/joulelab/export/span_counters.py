@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 
 from joulelab.energy.energy import Energy
-from joulelab.energy.estimator import TimeRanges, merge_ranges
+from joulelab.energy.window_union import TimeRanges, merge_ranges
 from joulelab.recording.span_columns import Windows
 from joulelab.recording.trace_spans import SpanFold, TraceSpan
 

@@ -16,7 +16,8 @@ from typing import Any, TypedDict
 from joulelab.energy.attribution import UNSEEN, bare_uuid
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import Energy, joined, total
-from joulelab.energy.estimator import EnergyEstimator, WindowUnion, energy_of_union
+from joulelab.energy.estimator import EnergyEstimator, energy_of_union
+from joulelab.energy.window_union import WindowUnion
 from joulelab.errors import UserError
 from joulelab.format import join_words
 from joulelab.recording.launcher import BatchJob, Launch

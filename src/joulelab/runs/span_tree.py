@@ -13,11 +13,10 @@ from joulelab.arrays import Integers
 from joulelab.energy.energy import Energy
 from joulelab.energy.estimator import (
     EnergyEstimator,
-    TimeRanges,
-    WindowUnion,
     energies_of_spans,
     energy_of_union,
 )
+from joulelab.energy.window_union import WindowUnion
 from joulelab.format import finite_or_none
 from joulelab.recording.span_blocks import NONE
 from joulelab.recording.span_columns import SpanColumns
@@ -181,34 +180,7 @@ def _energy_outside(
 ) -> Energy:
     """Return the energy of the time in spans in which none of their parts was open."""
     whole, *within = (WindowUnion.of(one.windows) for one in (spans, *parts))
-    host = _outside(whole.host, [one.host for one in within])
-    device = _outside(whole.device, [one.device for one in within])
-    if not len(host):
-        host = whole.host[:1, :1].repeat(2, axis=1)
-    if not len(device):
-        device = host[:1, :1].repeat(2, axis=1)
-    uncertainty_ns = max(one.device_uncertainty_ns for one in (whole, *within))
-    return energy_of_union(estimator, WindowUnion(host, device, uncertainty_ns))
-
-
-def _outside(ranges: TimeRanges, parts: Sequence[TimeRanges]) -> TimeRanges:
-    """Return the times in disjoint ranges that are in none of the parts. Shape: (ranges, 2).
-
-    Example:
-        >>> _outside(np.array([(0, 10), (20, 30)]), [np.array([(2, 4)]), np.array([(8, 22)])])
-        array([[ 0,  2],
-               [ 4,  8],
-               [22, 30]])
-    """
-    edges = np.concatenate([ranges.ravel(), *(one.ravel() for one in parts)])
-    # +1 where a range begins, -1 where it ends; a part weighs more than all else.
-    weights = [np.tile((1, -1), len(ranges))]
-    weights += [np.tile((-2, 2), len(one)) for one in parts]
-    order = np.argsort(edges, kind="stable")
-    edges = edges[order]
-    level = np.cumsum(np.concatenate(weights)[order])
-    is_free = (level[:-1] == 1) & (edges[1:] > edges[:-1])
-    return np.column_stack((edges[:-1][is_free], edges[1:][is_free]))
+    return energy_of_union(estimator, whole.outside(within))
 
 
 def _by_energy(nodes: Sequence[SpanNode]) -> tuple[SpanNode, ...]:

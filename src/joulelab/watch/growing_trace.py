@@ -202,11 +202,10 @@ class GrowingTrace:
         steps = self._history.windows(until_ns)
         spans = self._finished.waiting(since_ns, until_ns)
         edges = Window(max(now_ns, self.start_ns), until_ns), Window(settled_ns, until_ns)
-        now, since, *others = EnergyEstimator(trace, self.baseline).energies(
-            [*edges, *steps, *(span.window for span in spans)]
-        )
+        estimator = EnergyEstimator(trace, self.baseline)
+        now, since, *others = estimator.energies([*edges, *steps, *(span.window for span in spans)])
         self._history.set_energies(steps, others[: len(steps)])
-        self._finished.set_energies(spans, others[len(steps) :])
+        self._finished.measure(spans, others[len(steps) :], estimator)
         energy = settled
         if have_same_components(settled, since) and since.duration_s:
             energy = settled + since

@@ -13,8 +13,10 @@ from dataclasses import replace
 import numpy as np
 
 from joulelab.energy.baseline import Baseline
-from joulelab.energy.energy import Energy
-from joulelab.energy.estimator import EnergyEstimator
+from joulelab.energy.energy import Energy, total
+from joulelab.energy.estimator import EnergyEstimator, energy_of_union
+from joulelab.energy.window_union import WindowUnion, merge_ranges
+from joulelab.recording.span_columns import Windows
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import TraceSpan, Window
 from joulelab.watch.view import BIN_S, Ended
@@ -23,6 +25,9 @@ MOST_KNOWN = 10_000
 """Number of single spans whose energies are saved, for forecasts."""
 MOST_WAITING = 2000
 """Spans of a name are only counted, not measured, once more than this many wait at a time."""
+
+MOST_RANGES = 1000
+"""Latest disjoint times of a name that are saved, for spans that overlap them."""
 
 LONGEST_NS = 4 * 3600 * 10**9
 """Longest stretch of a recording that is read at a time."""
@@ -40,13 +45,17 @@ ReadTrace = Callable[[int, int], Trace]
 
 
 class FinishedSpans:
-    """Finished spans by name; each is measured once. ``known`` has the latest single energies."""
+    """Finished spans by name; each is measured once. ``known`` has the latest single energies.
+
+    Time in which several threads or processes are in spans of a name counts once, as in the record.
+    """
 
     def __init__(self) -> None:
         self.known: OrderedDict[Window, Energy] = OrderedDict()
         self._waiting: list[TraceSpan] = []
         self._unmeasured_names: set[str] = set()
         self._totals: dict[str, Ended] = {}
+        self._counted: dict[str, WindowUnion] = {}
 
     def add(self, spans: Iterable[TraceSpan]) -> None:
         """Add spans that are to be measured."""
@@ -57,7 +66,7 @@ class FinishedSpans:
         for name, found in by_name.items():
             if name in self._unmeasured_names or len(found) > MOST_WAITING:
                 self._unmeasured_names.add(name)
-                self._count(found, None)
+                self._count(found, None, None)
             else:
                 self._waiting += found
 
@@ -70,13 +79,24 @@ class FinishedSpans:
             and max(span.stop_ns or 0, span.device_stop_ns or 0) <= until_ns
         ]
 
-    def set_energies(self, spans: Sequence[TraceSpan], energies: Sequence[Energy]) -> None:
-        """Set the energies of spans that were waiting."""
+    def measure(
+        self, spans: Sequence[TraceSpan], energies: Sequence[Energy], estimator: EnergyEstimator
+    ) -> None:
+        """Count spans that were waiting, given the energy of each; the estimator adds them up."""
         done = {span.key for span in spans}
         self._waiting = [span for span in self._waiting if span.key not in done]
+        by_name: dict[str, list[tuple[TraceSpan, Energy]]] = {}
         for span, energy in zip(spans, energies, strict=True):
-            self._count([span], energy)
+            by_name.setdefault(span.name, []).append((span, energy))
             self.known[span.window] = energy
+        for name, found in by_name.items():
+            own, of_each = zip(*found, strict=True)
+            windows, counted = Windows.of([span.window for span in own]), self._counted.get(name)
+            if windows.are_apart and (counted is None or is_after(windows, counted)):
+                of_all = total(of_each)
+            else:
+                of_all = energy_of_union(estimator, self._uncounted(name, windows))
+            self._count(own, of_all, of_each[-1])
         while len(self.known) > MOST_KNOWN:
             self.known.popitem(last=False)
 
@@ -84,22 +104,30 @@ class FinishedSpans:
         """Return one total per name, the latest first."""
         return tuple(reversed(self._totals.values()))
 
-    def _count(self, spans: Sequence[TraceSpan], energy: Energy | None) -> None:
+    def _uncounted(self, name: str, windows: Windows) -> WindowUnion:
+        """Return the times in windows that no span of the name was in that was counted before."""
+        union, counted = WindowUnion.of(windows), self._counted.get(name)
+        return union if counted is None else union.outside([counted])
+
+    def _count(
+        self, spans: Sequence[TraceSpan], energy: Energy | None, last: Energy | None
+    ) -> None:
         """Add spans of one name to its total, which becomes the latest one."""
-        name = spans[0].name
+        name, windows = spans[0].name, Windows.of([span.window for span in spans])
         before = self._totals.pop(name, None) or Ended(name=name, count=0, duration_s=0.0)
-        durations_s = [(span.window.stop_ns - span.start_ns) * 1e-9 for span in spans]
-        total = energy
+        host = self._uncounted(name, windows).host
         if before.count and energy is not None:
-            total = before.energy + energy if isinstance(before.energy, Energy) else None
+            energy = before.energy + energy if isinstance(before.energy, Energy) else None
         self._totals[name] = replace(
             before,
             count=before.count + len(spans),
-            duration_s=before.duration_s + math.fsum(durations_s),
-            energy=total,
-            last_duration_s=durations_s[-1],
-            last=energy,
+            duration_s=before.duration_s + int(np.sum(host[:, 1] - host[:, 0])) * 1e-9,
+            energy=energy,
+            last_duration_s=float(windows.duration_s[-1]),
+            last=last,
         )
+        counted = [self._counted[name]] if name in self._counted else []
+        self._counted[name] = latest_union([*counted, WindowUnion.of(windows)])
 
 
 class RunningEnergy:
@@ -147,7 +175,7 @@ class RunningEnergy:
         energy, *of_spans = estimator.energies(
             [Window(start_ns, until_ns), *(span.window for span in spans)]
         )
-        self._spans.set_energies(spans, of_spans)
+        self._spans.measure(spans, of_spans, estimator)
         ends_ns = start_ns, until_ns
         counts = (np.searchsorted(one.t_ns, ends_ns, side="right") for one in trace.series)
         return energy, any(after > first for first, after in counts)
@@ -185,6 +213,20 @@ class PowerHistory:
             return ()
         steps = range(min(self._power_w), max(self._power_w) + 1)
         return tuple(self._power_w.get(step, {}).get(component, math.nan) for step in steps)
+
+
+def is_after(windows: Windows, counted: WindowUnion) -> bool:
+    """Report whether all windows begin after a union has ended."""
+    return bool(windows.start_ns.min() >= counted.host[-1, 1])
+
+
+def latest_union(parts: Sequence[WindowUnion]) -> WindowUnion:
+    """Unite the latest times of several unions, which later spans may overlap."""
+    host, device = (
+        merge_ranges(np.concatenate([getattr(one, side) for one in parts]))[-MOST_RANGES:]
+        for side in ("host", "device")
+    )
+    return WindowUnion(host, device, max(one.device_uncertainty_ns for one in parts))
 
 
 def have_same_components(first: Energy, second: Energy) -> bool:
