@@ -236,6 +236,16 @@ def test_rank_shows_the_papers_estimators(run, study):
     assert "Spearman correlation, measured energy of 3 models (train)" in out
 
 
+def test_rank_says_which_order_is_uncertain_and_what_the_predictions_note(run):
+    models = ("LeNet", "ResNet18", "PreActResNet18")
+    code, out, _ = run("rank", *models, "--phase", "infer", "--batch-size", 1)
+    assert code == 0
+    pair = "PreActResNet18 with ResNet18"
+    assert f"The order is uncertain where intervals overlap: {pair}.\n" in out
+    assert "Batch size 1 is outside the measured range (128), which widens the interval.\n" in out
+    assert "uncertain" not in run("rank", "LeNet", "ResNet18")[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

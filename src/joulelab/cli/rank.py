@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,14 @@ import click
 
 from joulelab.cli.options import BATCH_SIZE, CLASSES, INPUT, PHASE, PROFILE, complete_model
 from joulelab.cli.output import echo, output_console, print_json, progress, value_table
-from joulelab.format import number, with_interval
+from joulelab.format import first_words, number, sentence, with_interval
 from joulelab.models.registry import PAPER_INPUT, canonical_name, default_input_shape, require_torch
 
 if TYPE_CHECKING:
     from joulelab.predict.prediction import RankedModel
+
+
+MOST_NAMED = 3  # Models that a note names.
 
 
 @click.command("rank")
@@ -105,3 +109,24 @@ def _print_table(ranked: Sequence[RankedModel], title: str) -> None:
             f"{size.parameters:,}",
         )
     output_console().print(table)
+    if pairs := overlapping(ranked):
+        shown = first_words([" with ".join(pair) for pair in pairs], MOST_NAMED)
+        echo(f"The order is uncertain where intervals overlap: {shown}.")
+    notes: dict[str, list[str]] = {}
+    for one in ranked:
+        for note in one.prediction.notes:
+            notes.setdefault(note, []).append(one.prediction.case.model)
+    for note, models in notes.items():
+        which = "" if len(models) == len(ranked) else f"{first_words(models, MOST_NAMED)}: "
+        echo(f"{which}{note}." if which else sentence(note))
+
+
+def overlapping(ranked: Sequence[RankedModel]) -> list[tuple[str, str]]:
+    """Return the models whose interval overlaps that of the next one."""
+    pairs = []
+    for one, other in pairwise(ranked):
+        most_j = one.prediction.energy_high_j / one.prediction.case.batch_size
+        least_j = other.prediction.energy_low_j / other.prediction.case.batch_size
+        if least_j <= most_j:
+            pairs.append((one.prediction.case.model, other.prediction.case.model))
+    return pairs

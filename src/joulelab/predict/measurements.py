@@ -268,7 +268,7 @@ def _parse_positive(frame: pd.DataFrame, name: str, path: Path) -> pd.Series:
         row = int(np.flatnonzero(invalid)[0])
         raise UserError(
             f"{path}: row {row + 1} has no {name}",
-            why=f"{frame[name].iloc[row]!r} is not a positive number",
+            why=f"{frame[name].iloc[row]} is not a positive number",
             hint="remove rows that were not measured",
         )
     return values
