@@ -10,7 +10,8 @@ from energy_parts import idle_point
 
 from joulelab.energy.baseline import Baseline
 from joulelab.errors import UserError
-from joulelab.llm.token_attribution import attribute
+from joulelab.llm.requests import RequestLog
+from joulelab.llm.token_attribution import UNKNOWN_COST, attribute
 from joulelab.recording.trace import Readings
 
 SHORT = Case(concurrency=8, duration_s=30.0, prefill="serial")
@@ -235,6 +236,44 @@ def test_component_that_stays_idle_costs_nothing(short):
     assert found.energy.gross_j > alone.energy.gross_j
     assert found.per_request.energy_j.sum() == pytest.approx(found.energy.net_j)
     assert "no energy net of idle is significant: gpu:1" in found.notes
+
+
+@pytest.mark.parametrize("busy_w", [60.0, 40.0], ids=["as idle", "below idle"])
+def test_without_significant_net_energy_only_gross_values_are_known(short, busy_w):
+    truth, trace, _ = short
+    (readings,) = trace.series
+    start_s, stop_s = truth.requests.window_s
+    t_s = readings.t_ns * 1e-9
+    power_w = np.where((t_s > start_s) & (t_s < stop_s), busy_w, 60.0)
+    found = attribute(truth.requests, replace(trace, series=(readings._replace(value=power_w),)))
+    assert found.cost is UNKNOWN_COST
+    assert found.per_request is None
+    assert found.component_costs == {"gpu:0": UNKNOWN_COST}
+    assert found.gross_j_per_output_token.low > 0
+    assert any("not significantly above zero" in note for note in found.notes)
+
+
+def test_tokens_that_prefill_makes_have_no_energy_of_decode(short):
+    _, trace, _ = short
+    start_s = 10.0 + 4 * np.arange(6)
+    tokens = 400.0 + 300 * np.arange(6)
+    requests = RequestLog(
+        request=tuple("abcdef"),
+        start_s=start_s,
+        first_token_s=start_s + 2,
+        stop_s=start_s + 2,
+        input_tokens=tokens,
+        output_tokens=np.ones(6),
+        cached_tokens=np.zeros(6),
+    )
+    t_s = np.arange(0.0, 45.0, 0.1)
+    is_busy = ((t_s[:, None] > start_s) & (t_s[:, None] <= start_s + 2)).any(axis=1)
+    readings = Readings((t_s * 1e9).astype(np.int64), np.where(is_busy, 270.0, 70.0))
+    found = attribute(requests, replace(trace, series=(readings,)))
+    per_input = 6 * 2 * 200 / tokens.sum()
+    assert found.cost.j_per_input_token.value == pytest.approx(per_input, rel=0.02)
+    assert math.isnan(found.cost.j_per_output_token.value)
+    assert found.gross_j_per_output_token.low > 0
 
 
 def test_components_add_up(short):

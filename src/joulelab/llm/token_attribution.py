@@ -89,6 +89,7 @@ def attribute(requests: RequestLog, trace: Trace, baseline: Baseline | None = No
             )
     assumed = plausible_activities(requests)
     energy, estimator = _energy(requests, trace, baseline)
+    is_significant = energy.net_interval_j[0] > 0
     fits: dict[str, PowerFit] = {}
     insignificant: list[str] = []
     for name, part in energy.components.items():
@@ -110,9 +111,15 @@ def attribute(requests: RequestLog, trace: Trace, baseline: Baseline | None = No
         for name, part in energy.components.items()
         if not math.isnan(part.net_j)
     }
-    if insignificant:
-        notes.append(f"no energy net of idle is significant: {join_words(insignificant)}")
     is_whole = bool(divisions) and divisions.keys() == energy.components.keys()
+    if is_whole and not is_significant:
+        is_whole = False
+        notes.append(
+            "the energy net of idle is not significantly above zero, so that joules per token "
+            "without idle, and those of each request, are unknown"
+        )
+    elif insignificant:
+        notes.append(f"no energy net of idle is significant: {join_words(insignificant)}")
     cost = UNKNOWN_COST
     if is_whole:
         cost = _cost(requests, list(divisions.values()))
@@ -126,7 +133,10 @@ def attribute(requests: RequestLog, trace: Trace, baseline: Baseline | None = No
         energy=energy,
         cost=cost,
         gross_j_per_output_token=_gross_per_token(energy, float(requests.output_tokens.sum())),
-        component_costs={name: _cost(requests, [one]) for name, one in divisions.items()},
+        component_costs={
+            name: UNKNOWN_COST if name in insignificant else _cost(requests, [one])
+            for name, one in divisions.items()
+        },
         steady_state=_steady_state(requests, estimator, divisions) if is_whole else None,
         per_request=_request_energies(list(divisions.values())) if is_whole else None,
         notes=tuple(notes),
@@ -358,7 +368,15 @@ def _cost_of(
     if unknown_j >= UNKNOWN_SHARE * abs(math.fsum(one.part.net_j for one in divisions)):
         return UNKNOWN_COST
     prefill_j, decode_j = (UncertainValue.total(one) for one in zip(*phases, strict=True))
-    return TokenCost(Ratio.of(prefill_j.per(tokens_in)), Ratio.of(decode_j.per(tokens_out)))
+    return TokenCost(*map(_per_token, (prefill_j, decode_j), (tokens_in, tokens_out)))
+
+
+def _per_token(phase_j: UncertainValue, tokens: float) -> Ratio:
+    """Return the energy per token; unknown for a phase that did not take place, or is negative.
+
+    A prompt's first output token is made by prefill: requests of one token have no decode.
+    """
+    return Ratio.of(phase_j.per(tokens)) if phase_j.value > 0 else UNKNOWN_RATIO
 
 
 def _gross_per_token(energy: Energy, tokens: float) -> Ratio:
