@@ -451,3 +451,11 @@ def test_times_since_a_machine_started_are_no_dates(tmp_path, scale, began_s):
 def test_dates_of_rare_requests_are_read(tmp_path, apart_s):
     rows = [f"{i},{s},{s + 0.5},{s + 9},100,20,0" for i in range(9) for s in [UNIX_S + apart_s * i]]
     assert read(tmp_path, HEADER + "\n".join(rows)).start_s[-1] == UNIX_S + 8 * apart_s
+
+
+@pytest.mark.parametrize("start_s", ["0", "-1770000000", "5.5", "9e9"])
+def test_a_request_without_its_time_among_dates_is_refused(tmp_path, start_s):
+    rows = [f"{i},{UNIX_S + i},,{UNIX_S + i + 2},100,20,0" for i in range(9)]
+    rows.append(f"x,{start_s},,{float(start_s) + UNIX_S},100,20,0")
+    with pytest.raises(UserError, match="row 10: the request starts at no time since 1970"):
+        read(tmp_path, HEADER + "\n".join(rows))

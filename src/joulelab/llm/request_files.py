@@ -25,6 +25,7 @@ from joulelab.logs.formats import find_format
 from joulelab.logs.formats.log_text import LogText
 from joulelab.logs.span_energies import column_positions
 from joulelab.logs.timestamps import (
+    EPOCH_S,
     dates,
     day_first,
     epoch_unit,
@@ -256,6 +257,12 @@ def _checked(path: Path, rows: Iterator[Row], notes: list[str]) -> RequestLog:
             shown = " and ".join(f"{one[i]:.15g}" for one in values)
             raise UserError(f"{path}, {where[i]}: {problem}", why=f"found {shown}")
 
+    if epoch_unit(start_s) == "s":
+        refuse(
+            (start_s < EPOCH_S[0]) | (start_s >= EPOCH_S[1]),
+            "the request starts at no time since 1970, as others do",
+            start_s,
+        )
     with np.errstate(invalid="ignore"):
         refuse(stop_s < start_s, "the request stops before it starts", start_s, stop_s)
         early = first_s < start_s - ROUNDING_S

@@ -80,7 +80,7 @@ def energy_text(result: LlmResult) -> str:
     parts = [f"{with_interval(energy.gross_j, *energy.interval_j, 'J')} in all"]
     if not math.isnan(energy.net_j):
         net = with_interval(energy.net_j, *energy.net_interval_j, "J")
-        parts += [f"{quantity(energy.idle_j, 'J')} of it idle", f"{net} net"]
+        parts.append(f"{net} net of {quantity(energy.idle_j, 'J')} idle")
     return ", ".join(parts)
 
 

@@ -27,6 +27,7 @@ _DAY_FIRST = tuple(
 )
 _MONTH_FIRST = tuple(f"%m{form[2]}%d{form[5:]}" for form in _DAY_FIRST)
 _EPOCH_DECADES = ((1e9, "s"), (1e12, "ms"), (1e15, "us"), (1e18, "ns"))
+EPOCH_S = (1e9, 4e9)
 """Seconds since 1970 lie between 1e9 (2001) and 4e9 (2096), and so on for the smaller units."""
 LEAST_DECIMAL_STEP_S = 99.0  # Steps of 100, 200, 250 or 500 s and so on are of a smaller unit.
 _DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}[ T_]\d|\d{8}T\d")
