@@ -36,6 +36,13 @@ def write_log(path, power_w=100.0, start_s=START_S, seconds=100, step_s=1.0):
     path.write_text("\n".join(lines) + "\n")
 
 
+def write_csv(path, power_w=100.0, start_s=START_S, seconds=100):
+    """Log a constant power as a table."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = (f"{start_s + i},{power_w}\n" for i in range(seconds + 1))
+    path.write_text("timestamp,power [W]\n" + "".join(rows))
+
+
 def window(start_s=START_S + 10, stop_s=START_S + 90):
     return ImportedSpan("run", start_s, stop_s)
 
@@ -81,6 +88,35 @@ def test_exact_meters_show_a_small_loss_as_significant(tmp_path):
     assert 0.02 < found.low < 0.05 < found.high < 0.08
 
 
+def test_two_meters_of_a_host_have_errors_of_their_own(tmp_path):
+    for meter, power_w in (("ac", 100.0), ("dc", 99.9)):
+        write_csv(tmp_path / meter / "n0.csv", power_w)
+    found = supply_loss(*(read(tmp_path / meter) for meter in ("ac", "dc")), None).fraction
+    assert found.value == pytest.approx(0.001)
+    assert found.low == 0
+    assert found.high > 0.1  # 6.5 % of each
+
+
+def test_hosts_recorded_at_different_times_have_no_power_together(tmp_path):
+    write_log(tmp_path / "n0.txt")
+    write_log(tmp_path / "n1.txt", seconds=50)
+    apart = fleet_energy(read(tmp_path)).to_json()
+    assert apart["mean_power_w"] is None
+    assert [row["mean_power_w"] for row in apart["hosts"]] == pytest.approx([100, 100])
+    write_log(tmp_path / "n1.txt", seconds=99.5, step_s=0.5)
+    assert fleet_energy(read(tmp_path)).to_json()["mean_power_w"] == pytest.approx(200)
+
+
+def test_a_host_on_another_clock_is_named_and_no_time_is_made_of_both(tmp_path):
+    write_csv(tmp_path / "n0.csv")
+    write_csv(tmp_path / "n1.csv", start_s=1000)
+    fleet = read(tmp_path)
+    found = fleet_energy(fleet).to_json()
+    assert found["gross_j"] == pytest.approx(20_000)
+    assert (found["start_s"], found["stop_s"], found["duration_s"]) == (None, None, None)
+    assert any("n1 has times of another clock" in note for note in fleet.notes)
+
+
 def test_joules_per_image_by_the_wall_meter():
     fleet = read(MLPERF / "spl.txt.gz", timezone="UTC")
     [run] = read_run_windows(MLPERF / "mlperf_log_detail.txt", "UTC")
@@ -96,6 +132,8 @@ def test_a_host_whose_log_ends_early_counts_while_it_lasts(tmp_path):
     found = fleet_energy(read(tmp_path), window())
     assert [row["gross_j"] for row in found.rows] == pytest.approx([8000, 4100], rel=1e-6)
     assert "has readings for 41.0 s of 1 min 20 s" in found.to_json()["reason"]
+    # Nothing says that the host drew nothing afterwards.
+    assert [row["mean_power_w"] for row in found.rows] == pytest.approx([100, 100], rel=1e-6)
 
 
 def test_hosts_without_a_record_are_named(tmp_path):

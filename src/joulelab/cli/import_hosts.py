@@ -11,7 +11,16 @@ import click
 from rich.console import Console
 
 from joulelab.cli.output import output_console, print_json, progress, value_table, write_csv
-from joulelab.format import count, duration, percent, quantity, watt_hours, with_ends, with_interval
+from joulelab.format import (
+    count,
+    duration,
+    joules,
+    number,
+    percent,
+    quantity,
+    with_ends,
+    with_interval,
+)
 from joulelab.logs.columns import LogOptions
 from joulelab.logs.recorded_fleet import (
     Fleet,
@@ -101,8 +110,8 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def _energy_text(row: Mapping[str, Any]) -> str:
-    energy = with_interval(row["gross_j"], row["low_j"], row["high_j"], "J")
-    text = f"{energy}, {watt_hours(row['gross_j'])}, {duration(row['duration_s'])}"
+    length = "" if row["duration_s"] is None else duration(row["duration_s"])
+    text = ", ".join(filter(None, (joules(row["gross_j"], row["low_j"], row["high_j"]), length)))
     return f"{text}; {per_sample_text(row)}" if "gross_j_per_sample" in row else text
 
 
@@ -122,9 +131,17 @@ def _loss_text(loss: SupplyLoss) -> str:
     interval = with_interval(100 * fraction.value, 100 * fraction.low, 100 * fraction.high, "%")
     where = f"{loss.ac.window.name}, {count(loss.hosts, 'host')}"
     if fraction.value < 0:
+        excess = -fraction.value
+        more = (
+            f"{percent(excess)} more than"
+            if excess < 1
+            else f"{number(1 + excess)} times as much as"
+        )
+        why = "one of them is wrong, or they are of other hosts"
+        if fraction.high >= 0:
+            why = "not significant, since it is within the uncertainty of the meters"
         return (
-            f"The meters behind the power supplies read {percent(-fraction.value)} more than those "
-            f"at the wall ({where}): one of them is wrong, or they are of other hosts"
+            f"The meters behind the power supplies read {more} those at the wall ({where}): {why}"
         )
     text = (
         f"The power supplies lost {interval} of the energy at the wall, "

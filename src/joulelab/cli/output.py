@@ -179,8 +179,8 @@ class _ValueTable(Table):
             part.add_column(
                 one.header, justify=one.justify, no_wrap=one.no_wrap, overflow=one.overflow
             )
-        for cells in zip(*(one.cells for one in columns), strict=True):
-            part.add_row(*cells)
+        for row, *cells in zip(self.rows, *(one.cells for one in columns), strict=True):
+            part.add_row(*cells, end_section=row.end_section)
         return part
 
 

@@ -24,10 +24,12 @@ from joulelab.format import count, duration, finite_or_none, first_words, join_w
 from joulelab.logs.columns import LogOptions
 from joulelab.logs.power_log import Log, read_logs
 from joulelab.logs.span_energies import ImportedSpan, energy_row, per_sample, span_energies
+from joulelab.logs.timestamps import EPOCH_S
 from joulelab.uncertain import Ratio, UncertainValue, ratio
 
 WHOLE = "whole recording"
 MOST_NAMES = 8
+SAME_TIME = 0.01  # Recordings that differ by less than this part of their length were together.
 _NUMBERED = re.compile(r"(.*?)(\d+)(\D*)")
 QUARTER_HOUR_S = 900.0
 LARGEST_OFFSET_S = 26 * 3600.0
@@ -59,14 +61,18 @@ class FleetEnergy:
         """Return the row of the fleet, with those of its hosts."""
         low_j, high_j = self.total.interval
         reasons = by_text((row["host"], row["reason"]) for row in self.rows if row["reason"])
+        duration_s = self.window.stop_s - self.window.start_s
+        are_together = all(
+            abs(row["duration_s"] - duration_s) <= SAME_TIME * duration_s for row in self.rows
+        )
         powers_w = [row["mean_power_w"] for row in self.rows if row["mean_power_w"] is not None]
         return {
             "name": self.window.name,
-            "start_s": self.window.start_s,
-            "stop_s": self.window.stop_s,
-            "duration_s": self.window.stop_s - self.window.start_s,
-            **finite_or_none({"gross_j": self.total.value, "low_j": low_j, "high_j": high_j}),
-            "mean_power_w": math.fsum(powers_w) if powers_w else None,
+            **finite_or_none({"start_s": self.window.start_s, "stop_s": self.window.stop_s}),
+            **finite_or_none({"duration_s": duration_s, "gross_j": self.total.value}),
+            **finite_or_none({"low_j": low_j, "high_j": high_j}),
+            # Hosts that were recorded at different times never drew the sum of their powers.
+            "mean_power_w": math.fsum(powers_w) if powers_w and are_together else None,
             **per_sample(self.window, self.total.value, low_j, high_j),
             "reason": "; ".join(reasons) or None,
             "hosts": [dict(row) for row in self.rows],
@@ -102,7 +108,7 @@ def read_fleet(patterns: Sequence[str], options: LogOptions) -> Fleet:
     if first is not None and not logs:
         raise first
     missing |= dict.fromkeys(_skipped_numbers([*logs, *missing]), "there is no log of this name")
-    return Fleet(logs, missing, (*by_text(notes), *_copies(logs)))
+    return Fleet(logs, missing, (*by_text(notes), *_copies(logs), *_clocks(logs)))
 
 
 def find_host_logs(patterns: Sequence[str]) -> dict[str, list[Path]]:
@@ -138,12 +144,13 @@ def find_host_logs(patterns: Sequence[str]) -> dict[str, list[Path]]:
     return dict(sorted(names.items(), key=lambda item: _natural(item[0])))
 
 
-def fleet_energy(fleet: Fleet, window: ImportedSpan | None = None) -> FleetEnergy:
+def fleet_energy(fleet: Fleet, window: ImportedSpan | None = None, meter: str = "") -> FleetEnergy:
     """Compute the energy of each host and of all.
 
     Args:
         fleet: The logs of the hosts.
         window: On their clocks. ``None``: from each host's own first to its last reading.
+        meter: Distinguishes several meters of a host, whose errors are independent.
 
     Raises:
         UserError: No host has readings in the window.
@@ -159,7 +166,7 @@ def fleet_energy(fleet: Fleet, window: ImportedSpan | None = None) -> FleetEnerg
             row["reason"] = f"{row['reason']}; {offset}"
         rows.append({"host": host, **row})
     counted = [
-        gross_energy(energy, dict.fromkeys(energy.components, host))
+        gross_energy(energy, dict.fromkeys(energy.components, (host, meter)))
         for host, energy in energies.items()
         if energy is not None and energy.components
     ]
@@ -172,6 +179,8 @@ def fleet_energy(fleet: Fleet, window: ImportedSpan | None = None) -> FleetEnerg
     if window is None:
         start_s = min(log.start_s for log in fleet.logs.values())
         stop_s = max(log.stop_s for log in fleet.logs.values())
+        if len({_is_dated(log) for log in fleet.logs.values()}) > 1:
+            start_s = stop_s = math.nan
         window = ImportedSpan(WHOLE, start_s, stop_s)
     return FleetEnergy(window, energies, rows, UncertainValue.total(counted))
 
@@ -228,7 +237,9 @@ def supply_loss(ac: Fleet, dc: Fleet, window: ImportedSpan | None) -> SupplyLoss
                 hint="compare them within a --window, or leave out hosts whose log is short",
             )
         window = ImportedSpan("time that all logs cover", start_s, stop_s)
-    before, behind = (fleet_energy(side, window) for side in sides)
+    before, behind = (
+        fleet_energy(side, window, meter) for side, meter in zip(sides, ("ac", "dc"), strict=True)
+    )
     return SupplyLoss(before, behind, len(both))
 
 
@@ -255,6 +266,21 @@ def _clock_offset(log: Log, window: ImportedSpan) -> str:
         f"it would fit if its clock were {duration(abs(offset_s))} {direction}: "
         "import logs of another time zone with their --timezone"
     )
+
+
+def _is_dated(log: Log) -> bool:
+    return EPOCH_S[0] <= log.start_s < EPOCH_S[1]
+
+
+def _clocks(logs: Mapping[str, Log]) -> Iterator[str]:
+    """Name the hosts whose times are no dates, if those of others are."""
+    others = [host for host, log in logs.items() if not _is_dated(log)]
+    if 0 < len(others) < len(logs):
+        times = "has times" if len(others) == 1 else "have times"
+        yield (
+            f"{first_words(others, MOST_NAMES)} {times} of another clock than the other hosts: no "
+            "time of all is known"
+        )
 
 
 def _copies(logs: Mapping[str, Log]) -> Iterator[str]:
