@@ -93,6 +93,28 @@ def test_values_are_those_of_the_waveform(job, clock):
     assert view.forecast.epochs == 12
 
 
+@pytest.mark.parametrize("total", [1, 2, 12, 0, -3])
+def test_a_run_that_has_more_epochs_than_it_said_is_not_forecast_below_what_is_spent(
+    tmp_path, clock, total
+):
+    recording = Recording(tmp_path).until(75.0)
+    for index in range(3):
+        begin_s = 2.0 + 20.0 * index
+        recording.span("epoch", begin_s, begin_s + 20.0, index=index, total=total)
+    recording.span("epoch", 62.0, index=3, total=total)
+    view = poll(recording, clock)
+    text = "\n".join(render(view, 100))
+    if total == 12:
+        assert view.forecast.gross_low_j > view.ended[0].energy.gross_j
+        assert "epoch 4/12 " in text
+    else:
+        assert view.forecast is None
+        assert "no forecast: " in text
+        assert "epoch #3 " in text
+    if total in (1, 2):
+        assert f"3 of {total} epoch" in text
+
+
 def test_a_view_as_json(job, clock):
     data = json.loads(json.dumps(poll(job, clock).to_json(), allow_nan=False))
     assert data["components"][0]["name"] == "gpu:0"

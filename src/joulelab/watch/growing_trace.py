@@ -27,6 +27,7 @@ from joulelab.forecast.loop import TOTAL, Pace
 from joulelab.forecast.profile import Forecast
 from joulelab.forecast.series import load_scipy
 from joulelab.forecast.sources import EPOCH, profile_of
+from joulelab.format import count
 from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import SpanFold, TraceSpan, Window
 from joulelab.sensors.sensor import Quantity
@@ -291,7 +292,11 @@ class GrowingTrace:
         counts = self._fold.finished
         spans = [span for span in self._fold.spans() if counts[span.name] <= MOST_SPANS]
         try:
-            forecast = profile_of(spans, self._energies).forecast(total)
+            profile = profile_of(spans, self._energies)
+            if 0 < total < profile.epochs_seen:
+                done = f"{profile.epochs_seen:g} of {count(total, 'epoch')}"
+                return None, f"no forecast: {done} have finished; give --epochs N"
+            forecast = profile.forecast(total)
         except UserError as error:
             return None, f"no forecast: {error}"
         return forecast, str(forecast)

@@ -60,7 +60,7 @@ class OpenSpan:
         """Name and position of the span, for example ``epoch 4/10`` or ``step #3``."""
         if self.index is None:
             return self.name
-        if self.total is None:
+        if self.total is None or not 0 <= self.index < self.total:
             return f"{self.name} #{self.index}"
         return f"{self.name} {self.index + 1}/{self.total}"
 
