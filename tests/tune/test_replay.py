@@ -133,3 +133,30 @@ def test_the_command_prints_the_documented_json(write, printed):
         "settings", "duration_s", "duration_low_s", "duration_high_s",
         "energy_j", "energy_low_j", "energy_high_j",
     }  # fmt: skip
+
+
+def test_repeats_that_differ_widen_the_interval_of_what_is_saved(write, printed):
+    """A few probes may agree by chance, so that only the repeats show how much they can differ."""
+    levels = (100, 150, 200, 250, 300, 350)
+    missed = 0
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        rows = [
+            f"{limit},{(10 + 500 / limit) * factor:.4f},{9 * limit * factor:.2f}"
+            for limit in levels
+            for factor in rng.normal(1.0, 0.1, 2)
+        ]
+        table = write("power_limit,duration_s,energy_j\n" + "\n".join(rows) + "\n")
+        found = json.loads(
+            printed(
+                "tune", "--replay", table, "--knobs", "power-limit", "--max-slowdown", "50%",
+                "--seed", seed, "--json",
+            )
+        )  # fmt: skip
+        true = 1 - found["settings"]["power_limit"] / 350
+        missed += not found["saving_low"] <= true <= found["saving_high"]
+    assert missed <= 1
+
+
+def test_rows_without_repeats_state_no_scatter(write):
+    assert np.isnan(read_replay_table(write(CURVE), ["power_limit"]).scatter).all()

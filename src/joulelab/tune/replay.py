@@ -53,6 +53,17 @@ class ReplayTable:
         duration, energy = (Estimate(mean, mean, mean) for mean in means)
         return FrontPoint({knob.name: knob.baseline for knob in self.knobs}, duration, energy)
 
+    @property
+    def scatter(self) -> tuple[float, float]:
+        """Relative standard deviation of times and of energies over repeats; NaN without any."""
+        repeated = [np.log(rows) for rows in self.rows.values() if len(rows) > 1]
+        freedom = sum(len(rows) - 1 for rows in repeated)
+        if not freedom:
+            return math.nan, math.nan
+        squares = sum(((rows - rows.mean(axis=0)) ** 2).sum(axis=0) for rows in repeated)
+        of_time, of_energy = np.sqrt(squares / freedom).tolist()
+        return of_time, of_energy
+
     def probe(self, settings: Settings, noise: float, rng: np.random.Generator) -> Probe:
         """Measure some settings: one of their rows at random, with noise.
 
@@ -66,7 +77,16 @@ class ReplayTable:
         row = np.array(self.rows[key][index])
         factors = np.maximum(1 + noise * rng.standard_normal(2), LEAST_FACTOR)
         duration_s, energy_j = (row * factors).tolist()
-        return Probe(settings, duration_s, energy_j, work_to_target=self.work_to_target[key][index])
+        of_time, of_energy = self.scatter
+        return Probe(
+            settings,
+            duration_s,
+            energy_j,
+            # A few probes may agree by chance: repeats show how much they can differ.
+            duration_uncertainty_s=of_time * duration_s,
+            energy_uncertainty_j=of_energy * energy_j,
+            work_to_target=self.work_to_target[key][index],
+        )
 
 
 def replay(table: ReplayTable, search: Search, noise: float, seed: int) -> Result:
