@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from joulelab.cli.app import main
-from joulelab.predict import measurements
+from joulelab.predict import load_profile, measurements
 
 DATA = Path(__file__).parents[1] / "data" / "h100"
 
@@ -234,6 +234,22 @@ def test_rank_shows_the_papers_estimators(run, study):
     code, out, _ = run("rank", "LeNet", "--study", study)
     assert code == 0
     assert "Spearman correlation, measured energy of 3 models (train)" in out
+
+
+def test_a_profile_that_determines_nothing_gives_no_value(run, tmp_path):
+    profile = tmp_path / "wild.json"
+    load_profile("h100").model_copy(update={"energy_discrepancy": 2.0}).save(profile)
+    code, out, _ = run("predict", "LeNet", "--profile", profile, "--country", "DE")
+    assert code == 0
+    assert "energy per step cannot be determined from this profile: its interval spans" in out
+    assert "time per step   1.80 ms (95 % CI" in out
+    assert "mean power" not in out
+    assert "a million steps" not in out
+    code, out, _ = run("predict", "lm:gpt2", "--profile", profile)
+    assert "per trained token cannot be determined" in out
+    assert "tokens per kWh" not in out
+    code, out, _ = run("rank", "LeNet", "VGG16", "--profile", profile)
+    assert out.count("cannot be determined") == 2
 
 
 def test_rank_says_which_order_is_uncertain_and_what_the_predictions_note(run):

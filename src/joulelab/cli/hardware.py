@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from joulelab.cli.options import INPUT
 from joulelab.cli.output import progress
-from joulelab.format import percent
+from joulelab.format import count, percent
 from joulelab.models.registry import PAPER_INPUT, require_torch
 
 if TYPE_CHECKING:
@@ -144,12 +144,14 @@ def _save(profile: HardwareProfile, out: Path) -> None:
     profile.save(out)
     seen = profile.seen
     click.echo(
-        f"{profile.datasheet.device}: {seen.cases} steps of {seen.architectures} models "
-        f"({profile.source})"
+        f"{profile.datasheet.device}: {count(seen.cases, 'step')} of "
+        f"{count(seen.architectures, 'model')} ({profile.source})"
     )
-    click.echo(
-        f"error for models left out of the fit, beyond that of the coefficients: "
+    error = (
         f"energy {percent(profile.energy_discrepancy)}, "
         f"time {percent(profile.duration_discrepancy)}"
     )
+    if seen.architectures < 3:
+        error = f"assumed to be {error}, since so few models cannot show it"
+    click.echo(f"error for models left out of the fit, beyond that of the coefficients: {error}")
     click.echo(f"profile written to {out}")

@@ -18,7 +18,16 @@ from joulelab.cli.output import (
     value_table,
     write_csv,
 )
-from joulelab.format import count, duration, number, quantity, sentence, time_scale, with_interval
+from joulelab.format import (
+    count,
+    duration,
+    number,
+    quantity,
+    sentence,
+    time_scale,
+    undetermined,
+    with_interval,
+)
 from joulelab.models.registry import PAPER_INPUT, canonical_name, default_input_shape, require_torch
 from joulelab.uncertain import Ratio
 
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
     from joulelab.predict import HardwareProfile, Prediction
 
 MILLION = 1e6
+UNDETERMINED = f"{undetermined('this profile')}: its interval spans more than a factor of 10"
 PHASES = ["train", "infer", "prefill", "decode", "serve"]
 
 
@@ -178,8 +188,9 @@ def _print_one(one: Prediction, profile: HardwareProfile, site: Site, as_json: b
     else:
         rows = _print_samples(one, profile)
     rows.append(("host, device", f"{duration(one.host_s)}, {duration(one.device_s)}"))
-    rows.append(("mean power", quantity(one.power_w, "W")))
-    if cost_text:
+    if one.has_energy and one.has_duration:
+        rows.append(("mean power", quantity(one.power_w, "W")))
+    if cost_text and one.has_energy:
         rows.append((f"a million {unit}", cost_text))
     width = max(len(label) for label, _ in rows)
     for label, text in rows:
@@ -195,11 +206,11 @@ def _print_samples(one: Prediction, profile: HardwareProfile) -> list[tuple[str,
     click.echo(f"{case.model}, {case.phase}, batch size {case.batch_size}, input {case.input}")
     click.echo(f"on {profile.datasheet.device} ({profile.numerics})")
     energy = with_interval(one.energy_per_step_j, one.energy_low_j, one.energy_high_j, "J")
-    per_thousand = quantity(1000 * one.energy_per_sample_j, "J")
+    energy += f", {quantity(1000 * one.energy_per_sample_j, 'J')} per 1,000 samples"
     seconds = _interval(one.seconds_per_step, one.seconds_low, one.seconds_high)
     return [
-        ("energy per step", f"{energy}, {per_thousand} per 1,000 samples"),
-        ("time per step", seconds),
+        ("energy per step", energy if one.has_energy else UNDETERMINED),
+        ("time per step", seconds if one.has_duration else UNDETERMINED),
     ]
 
 
@@ -213,12 +224,15 @@ def _print_tokens(one: Prediction, profile: HardwareProfile, per_kwh: str) -> li
     joules, low_j, high_j, *seconds = one.per_token.values()
     token = case.token.replace("_", " ")
     energy = with_interval(one.energy_per_step_j, one.energy_low_j, one.energy_high_j, "J")
-    return [
+    rows = [
         (f"per {token}", with_interval(joules, low_j, high_j, "J")),
         ("", _interval(*seconds)),
         ("tokens per kWh", per_kwh),
         ("per step", f"{duration(one.seconds_per_step)}, {energy}"),
     ]
+    if not (one.has_energy and one.has_duration):
+        rows = [(f"per {token}", UNDETERMINED)]
+    return rows
 
 
 def _interval(seconds: float, low: float, high: float) -> str:

@@ -11,7 +11,7 @@ import click
 
 from joulelab.cli.options import BATCH_SIZE, CLASSES, INPUT, PHASE, PROFILE, complete_model
 from joulelab.cli.output import echo, output_console, print_json, progress, value_table
-from joulelab.format import first_words, number, sentence, with_interval
+from joulelab.format import first_words, number, sentence, undetermined, with_interval
 from joulelab.models.registry import PAPER_INPUT, canonical_name, default_input_shape, require_torch
 
 if TYPE_CHECKING:
@@ -103,7 +103,9 @@ def _print_table(ranked: Sequence[RankedModel], title: str) -> None:
         table.add_row(
             prediction.case.model,
             prediction.case.input,
-            with_interval(one.j_per_1000_samples, low_j, high_j, "J", level=""),
+            with_interval(one.j_per_1000_samples, low_j, high_j, "J", level="")
+            if prediction.has_energy
+            else undetermined(),
             number(size.macs / 1e6),
             number(size.macs_per_parameter),
             f"{size.parameters:,}",

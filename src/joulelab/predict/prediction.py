@@ -23,6 +23,7 @@ from joulelab.predict.device_model import (
 from joulelab.predict.hardware_profile import HardwareProfile, doublings_beyond
 from joulelab.predict.step_tracing import trace_cases
 from joulelab.predict.steps import KINDS, Case, OperatorTable, TracedStep, tabulate_operators
+from joulelab.uncertain import is_determined
 
 NEW_KIND_SHARE = 0.2
 """A kind of operator is noted if its share of the device time exceeds the fitted one by this."""
@@ -81,6 +82,16 @@ class Prediction:
             f"s_per_{token}_low": self.seconds_low / count,
             f"s_per_{token}_high": self.seconds_high / count,
         }
+
+    @property
+    def has_energy(self) -> bool:
+        """Whether the energy is known within a factor of 10; otherwise it is not determined."""
+        return is_determined(self.energy_per_step_j, self.energy_low_j, self.energy_high_j)
+
+    @property
+    def has_duration(self) -> bool:
+        """Whether the time is known within a factor of 10."""
+        return is_determined(self.seconds_per_step, self.seconds_low, self.seconds_high)
 
     @property
     def power_w(self) -> float:
