@@ -458,16 +458,17 @@ def p_value(p: float) -> str:
 
 
 def sentence(text: str) -> str:
-    """Capitalise a text and end it with a full stop; a model's name such as lm:gpt2 stays.
+    """Capitalise a text and end it with a full stop; names such as lm:gpt2 and vLLM stay.
 
     Example:
-        >>> sentence("net energy rises"), sentence("lm:gpt2 needs less"), sentence("")
-        ('Net energy rises.', 'lm:gpt2 needs less.', '')
+        >>> sentence("net energy rises"), sentence("lm:gpt2 needs less"), sentence("vLLM stopped")
+        ('Net energy rises.', 'lm:gpt2 needs less.', 'vLLM stopped.')
     """
-    if not text:
+    if not text.strip():
         return ""
-    has_source = ":" in text.split(maxsplit=1)[0][:-1]
-    return f"{text}." if has_source else f"{text[:1].upper()}{text[1:]}."
+    first = text.split(maxsplit=1)[0]
+    is_name = ":" in first[:-1] or (first[0].islower() and not first.islower())
+    return f"{text}." if is_name else f"{text[:1].upper()}{text[1:]}."
 
 
 def shorten(text: str, width: int) -> str:

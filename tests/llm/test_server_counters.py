@@ -125,6 +125,14 @@ START = counters(5000, 700, 50)
         ),
         (
             log(1000, 200),
+            counters(6000, 5700, 50),
+            (
+                "vLLM counted 5,000 output tokens and the client 200 (25.0 times). "
+                "Likely reasons: other clients, or tokens that it did not send.",
+            ),
+        ),
+        (
+            log(1000, 200),
             counters(5900, 900, 50),
             (
                 "vLLM counted 900 input tokens and the client 1,000 (-10.0 %). "

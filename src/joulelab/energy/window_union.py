@@ -56,7 +56,8 @@ class WindowUnion:
             host = self.host[:1, :1].repeat(2, axis=1)
         if not len(device):
             device = host[:1, :1].repeat(2, axis=1)
-        uncertainty_ns = max(one.device_uncertainty_ns for one in (self, *parts))
+        others_ns = [one.device_uncertainty_ns for one in parts]
+        uncertainty_ns = max([self.device_uncertainty_ns, *others_ns])
         return replace(self, host=host, device=device, device_uncertainty_ns=uncertainty_ns)
 
 

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from joulelab.format import percent
+from joulelab.format import relative_to
 from joulelab.llm.requests import RequestLog
 from joulelab.logs.formats.prometheus import samples
 
@@ -215,7 +215,7 @@ def _difference(name: str, what: str, seen: float, counted: float) -> Iterator[s
         if counted > seen
         else "requests that it has not counted, or counts that the client estimated"
     )
-    ratio = f" ({percent(counted / seen - 1, signed=True)})" if seen > 0 else ""
+    ratio = f" ({relative_to(counted / seen, math.nan, math.nan)[0]})" if seen > 0 else ""
     yield (
         f"{name} counted {counted:,.0f} {what} and the client {seen:,.0f}{ratio}. "
         f"Likely reasons: {why}."
