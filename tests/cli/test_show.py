@@ -7,6 +7,8 @@ from functools import partial
 import pytest
 from measured_runs import joulelab
 
+from joulelab.format import duration, joules
+
 
 @pytest.fixture
 def show(two_runs):
@@ -28,8 +30,10 @@ def test_show_prints_what_run_printed_and_more(show, two_runs):
 
 def test_spans_are_nested_and_state_total_and_each(show):
     shown = show("latest").stdout
+    (total,) = json.loads(show("--json", "latest").stdout)["span_tree"]
     (epoch,) = re.findall(r"^spans     epoch +(3 times, .*)$", shown, re.MULTILINE)
-    assert re.match(r"3 times, \d+ ms in total, 1\d\d ms each ", epoch)
+    total_s, each_s = duration(total["duration_s"]), duration(total["mean_s"])
+    assert epoch.startswith(f"3 times, {total_s} in total, {each_s} each ")
     assert re.search(r"J each, [\d.]+ J outside the spans below$", epoch)
     assert re.search(r"^            step +3 times, ", shown, re.MULTILINE)
 
@@ -47,7 +51,7 @@ def test_json_has_the_same_values(show):
     epochs_j = [one["gross_j"] for one in data["epochs"]]
     assert sum(epochs_j) == pytest.approx(epoch["gross_j"], rel=1e-9)
     assert data["last_time"]["id"] != data["id"]
-    assert f"{data['energy']['gross_j']:.0f} J" in shown
+    assert joules(data["energy"]["gross_j"], *data["energy"]["interval_j"]) in shown
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 120, 200])

@@ -1,105 +1,42 @@
 """Trees of hwmon drivers and of Cray's counters that live: power is a square wave of known energy.
 
-A thread advances the files of all trees. They are laid out as the kernel does (see the modules of
-``joulelab.sensors`` for its documentation): devices below ``/sys/devices``, links to them in
-``/sys/class/hwmon``.
+Files are laid out as the kernel does (see the modules of ``joulelab.sensors`` for its
+documentation): devices below ``/sys/devices``, links to them in ``/sys/class/hwmon``.
 """
 
 import itertools
 import math
 import os
-import threading
 import time
-from dataclasses import dataclass
 
-STEP_S = 0.004
-WIDTH = 40
-
-
-@dataclass(frozen=True)
-class Wave:
-    """Power that is high for the first half of each period."""
-
-    low_w: float
-    high_w: float
-    period_s: float
-    start_s: float = 0.0
-
-    def power_w(self, t_s):
-        return (
-            self.high_w if (t_s - self.start_s) % self.period_s < self.period_s / 2 else self.low_w
-        )
-
-    def until_j(self, t_s):
-        whole, part_s = divmod(t_s - self.start_s, self.period_s)
-        high_s = whole * self.period_s / 2 + min(part_s, self.period_s / 2)
-        return self.low_w * (t_s - self.start_s) + (self.high_w - self.low_w) * high_s
-
-    def energy_j(self, start_s, stop_s):
-        return self.until_j(stop_s) - self.until_j(start_s)
-
-
-@dataclass(frozen=True)
-class Sum:
-    """Several waves in one meter, and a constant that only it sees."""
-
-    waves: tuple
-    rest_w: float = 0.0
-
-    def power_w(self, t_s):
-        return self.rest_w + sum(wave.power_w(t_s) for wave in self.waves)
-
-    def until_j(self, t_s):
-        return self.rest_w * t_s + sum(wave.until_j(t_s) for wave in self.waves)
-
-    def energy_j(self, start_s, stop_s):
-        return self.until_j(stop_s) - self.until_j(start_s)
+from live_files import evaluate
 
 
 class LiveFiles:
-    """Files whose text is a function of CLOCK_MONOTONIC seconds.
-
-    Attributes:
-        slowest_s: The longest time in which the files did not move: how late a reading may be.
-    """
+    """Files with a number each, which :meth:`go_live` lets change."""
 
     def __init__(self):
-        self.slowest_s = 0.0
-        self._texts = {}
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._expressions = {}
 
-    def __enter__(self):
-        self.write()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join()
-        for descriptor in self._texts:
-            os.close(descriptor)
-
-    def add(self, path, text):
-        """Add a file; what it says is as long each time, so that no reader sees half of it."""
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
-        with self._lock:
-            self._texts[descriptor] = text
+    def add(self, path, expression):
+        """Add a file, which is empty at first, by its expression of ``t_s``."""
+        # A test may put something else in its place.
+        self._expressions[os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)] = expression
 
     def write(self):
-        with self._lock:
-            now_s = time.monotonic()
-            for descriptor, text in self._texts.items():
-                os.pwrite(descriptor, f"{text(now_s):<{WIDTH}}\n".encode(), 0)
+        """Write what the numbers are now."""
+        for descriptor, expression in self._expressions.items():
+            _write(descriptor, evaluate(expression))
 
-    def _run(self):
-        last_s = time.monotonic()
-        while not self._stop.wait(STEP_S):
-            self.write()
-            now_s = time.monotonic()
-            self.slowest_s = max(self.slowest_s, now_s - last_s)
-            last_s = now_s
+    def go_live(self):
+        """Let whoever can read live files see what the numbers are when they are read."""
+        for descriptor, expression in self._expressions.items():
+            _write(descriptor, f"={expression}")
+
+
+def _write(descriptor, text):
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{text}\n".encode(), 0)
 
 
 class Tree:
@@ -125,25 +62,18 @@ class Tree:
         return path
 
     def power(self, path, load, scale=1e6):
-        self.live.add(path, lambda t_s: round(load.power_w(t_s) * scale))
+        self.live.add(path, f"round({load}.power_w(t_s) * {scale})")
 
     def average(self, path, load, interval_s):
         """Power over the latest whole interval."""
-
-        def text(t_s):
-            stop_s = math.floor(t_s / interval_s) * interval_s
-            return round(load.energy_j(stop_s - interval_s, stop_s) / interval_s * 1e6)
-
-        self.live.add(path, text)
+        stop_s = f"floor_to(t_s, {interval_s})"
+        energy_j = f"{load}.energy_j({stop_s} - {interval_s}, {stop_s})"
+        self.live.add(path, f"round({energy_j} / {interval_s} * 1e6)")
 
     def energy(self, path, load, *, start_j=1000.0, wrap_j=math.inf):
-        since_s = time.monotonic()
-
-        def text(t_s):
-            counted_j = start_j + load.energy_j(since_s, t_s)
-            return round((counted_j if math.isinf(wrap_j) else counted_j % wrap_j) * 1e6)
-
-        self.live.add(path, text)
+        counted_j = f"({start_j} + {load}.energy_j({time.monotonic()}, t_s))"
+        wrapped_j = counted_j if math.isinf(wrap_j) else f"{counted_j} % {wrap_j}"
+        self.live.add(path, f"round({wrapped_j} * 1e6)")
 
     def amdgpu(self, address, load=None, *, file="power1_average", cap_w=300, **texts):
         path = self.device("pci0000:00", address, "amdgpu", power1_cap=cap_w * 10**6, **texts)
@@ -189,15 +119,11 @@ class Tree:
         """Make counters that are measured ten times a second, by a clock of their own."""
         path = self.root / "cray" / "pm_counters"
         path.mkdir(parents=True)
-        since_s = time.monotonic()
-        scan = lambda t_s: math.floor(t_s * 10)  # noqa: E731
+        scanned_s = "floor_to(t_s, 0.1)"
         for name, load in loads.items():
-
-            def text(t_s, load=load):
-                at_s = scan(t_s) / 10
-                joules = math.floor(5000 + load.energy_j(since_s, at_s))
-                return f"{joules} J {round((at_s + clock_ahead_s) * 1e6)} us"
-
+            counted_j = f"5000 + {load}.energy_j({time.monotonic()}, {scanned_s})"
+            at_us = f"round(({scanned_s} + {clock_ahead_s}) * 1e6)"
+            text = f"'%d J %d us' % ({counted_j}, {at_us})"
             self.live.add(path / name, text)
-        self.live.add(path / "freshness", scan)
+        self.live.add(path / "freshness", "math.floor(t_s * 10)")
         return path

@@ -1,34 +1,16 @@
-"""RAPL counters that count: a thread advances the files of a powercap tree."""
+"""RAPL counters that count, in a powercap tree."""
 
-import threading
 import time
 
-STEP_S = 0.004
+from live_files import write_file
 
 
 class LiveRapl:
-    """A powercap tree.
-
-    Attributes:
-        slowest_s: The longest time in which the files did not move: how late a reading may be.
-    """
+    """A powercap tree, for processes that can read live files."""
 
     def __init__(self, root):
         self.root = root
-        self.slowest_s = 0.0
         self._counters = {}
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self):
-        self.count()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join()
 
     def zone(self, directory, name, power_w, *, start_j=1000.0, wrap_j=262_143.328850):
         """Make a counter of this power, which returns to 0 after ``wrap_j``."""
@@ -36,37 +18,12 @@ class LiveRapl:
         path.mkdir(parents=True)
         (path / "name").write_text(name + "\n")
         (path / "max_energy_range_uj").write_text(f"{round(wrap_j * 1e6)}\n")
-        self._counters[path / "energy_uj"] = [power_w, start_j, wrap_j, time.monotonic_ns()]
+        self._counters[path / "energy_uj"] = power_w, wrap_j
+        self.reset(path / "energy_uj", start_j)
         return path / "energy_uj"
 
-    def vanish(self, path):
-        with self._lock:
-            counter = self._counters.pop(path)
-            path.unlink()
-        return counter
-
-    def come_back(self, path, counter):
-        with self._lock:
-            self._counters[path] = counter
-
-    def reset(self, path):
-        with self._lock:
-            self._counters[path][1] = 0.0
-            self._counters[path][3] = time.monotonic_ns()
-
-    def count(self):
-        """Bring the files up to now, however late the thread is."""
-        with self._lock:
-            for path, (power_w, start_j, wrap_j, since_ns) in self._counters.items():
-                counted_j = start_j + power_w * (time.monotonic_ns() - since_ns) * 1e-9
-                aside = path.with_suffix(".next")
-                aside.write_text(f"{round(counted_j % wrap_j * 1e6)}\n")
-                aside.replace(path)
-
-    def _run(self):
-        last_s = time.monotonic()
-        while not self._stop.wait(STEP_S):
-            self.count()
-            now_s = time.monotonic()
-            self.slowest_s = max(self.slowest_s, now_s - last_s)
-            last_s = now_s
+    def reset(self, path, start_j=0.0):
+        """Let a counter start at this energy now."""
+        power_w, wrap_j = self._counters[path]
+        counted_j = f"({start_j} + {power_w} * (t_s - {time.monotonic()}))"
+        write_file(path, f"=round({counted_j} % {wrap_j} * 1e6)")

@@ -4,7 +4,8 @@ import os
 import time
 
 import pytest
-from live_hwmon import LiveFiles, Tree, Wave
+from live_files import Wave
+from live_hwmon import LiveFiles, Tree
 
 from joulelab.machine import describe
 from joulelab.sensors import discovery, hwmon, hwmon_pace
