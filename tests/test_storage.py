@@ -13,6 +13,7 @@ from joulelab.storage import (
     is_in_use,
     make_private_directories,
     read_whole,
+    remove_abandoned,
     write_whole,
     writing,
 )
@@ -159,3 +160,15 @@ def test_a_temporary_directory_that_others_may_use_is_refused(variables, tmp_pat
     (tmp_path / "temporary" / f"joulelab-{os.getuid()}").mkdir(mode=0o755)
     with pytest.raises(StoreError, match="set JOULELAB_HOME"):
         home()
+
+
+def test_only_old_temporary_directories_that_nobody_uses_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("part-old", "part-used", "part-new", "other-old"):
+        (tmp_path / name / "study").mkdir(parents=True)
+        if not name.endswith("new"):
+            os.utime(tmp_path / name, (1e9, 1e9))
+    used = in_use(tmp_path / "part-used")
+    remove_abandoned("part-")
+    os.close(used)
+    assert {one.name for one in tmp_path.iterdir()} == {"part-used", "part-new", "other-old"}

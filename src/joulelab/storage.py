@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -16,6 +18,8 @@ from joulelab.errors import StoreError
 
 ENVIRONMENT = "JOULELAB_HOME"
 LARGEST_RECORD_BYTES = 1 << 28
+STALE_AFTER_S = 60.0
+"""What nobody uses is not removed before: its process may be about to."""
 
 _PARTIAL = ".joulelab-", ".partial"
 _FULL = "free some space and start again; everything that was finished is saved"
@@ -167,6 +171,19 @@ def is_in_use(directory: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def remove_abandoned(prefix: str) -> None:
+    """Remove this user's temporary directories of such names whose processes were all killed.
+
+    Those in use must be marked by :func:`in_use` soon after they are made.
+    """
+    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        with suppress(OSError):
+            found = path.lstat()
+            is_old = time.time() - found.st_mtime > STALE_AFTER_S
+            if is_old and found.st_uid == os.getuid() and not is_in_use(path):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def make_private_directories(path: Path) -> None:

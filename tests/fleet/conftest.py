@@ -1,5 +1,6 @@
 """A study of twelve short cells on a simulated machine whose energy is known exactly."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,13 @@ def check_whole(directory: Path, plan: Plan) -> None:
         own_idle = [one for one in study.idles() if one.study.block == run.study.block]
         assert run.host in {one.host for one in own_idle}
         assert run.study.results["infer"].energy.idle_j > 0
+
+
+@pytest.fixture(scope="module")
+def temporary():
+    """Where processes leave their files if they are killed; short enough for names of sockets."""
+    with tempfile.TemporaryDirectory(prefix="fleet-", ignore_cleanup_errors=True) as directory:
+        yield directory
 
 
 @pytest.fixture(autouse=True)

@@ -22,10 +22,11 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(temporary):
     from ray.cluster_utils import Cluster
 
     patch = pytest.MonkeyPatch()
+    patch.setenv("TMPDIR", temporary)
     patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     # Ray 2.55 and older warn otherwise.
     patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

@@ -30,8 +30,9 @@ def cluster(tmp_path_factory):
 
 
 @pytest.fixture
-def on_slurm(cluster, monkeypatch):
+def on_slurm(cluster, monkeypatch, temporary):
     """The cluster, with all nodes idle, as this process sees it."""
+    monkeypatch.setenv("TMPDIR", temporary)
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(slurm, "ASK_S", 0.5)

@@ -7,16 +7,19 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
 import msgspec
 
+from joulelab.storage import in_use, remove_abandoned
 from joulelab.study.plan import Plan
 from joulelab.study.share import Report, Share, run_share
 from joulelab.study.store import StudyStore, pack_run
+
+TEMPORARY = "joulelab-share-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,9 @@ def run_job(job: Job, host: str, is_wanted: Callable[[], bool] = lambda: True) -
         signal.signal(number, _stop)
     if job.directory.is_dir():
         os.chdir(job.directory)
-    with tempfile.TemporaryDirectory(prefix="joulelab-share-") as temporary:
+    remove_abandoned(TEMPORARY)
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY) as temporary, ExitStack() as stack:
+        stack.callback(os.close, in_use(Path(temporary)))
         study = Path(temporary) / "study"
         try:
             with StudyStore(study, job.plan.to_dict()) as store:

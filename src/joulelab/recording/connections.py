@@ -22,7 +22,7 @@ from typing import Any
 
 from joulelab.errors import RecorderError, StoreError
 from joulelab.recording.trace_format import TEMPORARY
-from joulelab.storage import in_use, private_directory
+from joulelab.storage import STALE_AFTER_S, in_use, private_directory
 from joulelab.validation import InvalidData, decode
 
 Message = dict[str, Any]
@@ -31,8 +31,6 @@ LONGEST_ADDRESS_BYTES = 107
 """unix(7): sun_path has 108 bytes and ends in a zero."""
 MOST_DESCRIPTORS = 2
 BACKLOG = 128
-STALE_AFTER_S = 60.0
-"""A socket without a listener is not removed before: its recorder may be about to listen."""
 UNUSED_AFTER_S = 86_400.0
 """A job's lock file that has not been used for this long is removed."""
 LONGEST_MESSAGE_BYTES = 1 << 20

@@ -27,7 +27,6 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -36,7 +35,6 @@ from typing import Any
 
 from joulelab.errors import JoulelabError, RecorderError
 from joulelab.recording.connections import (
-    STALE_AFTER_S,
     Client,
     Clients,
     Message,
@@ -52,7 +50,7 @@ from joulelab.sensors.network import NetworkSensor, with_network
 from joulelab.sensors.nvml import NvmlSensor, visible_components
 from joulelab.sensors.sensor import Channel, Discovery, Reading, Sensor, SensorEvent
 from joulelab.sensors.sharing import SharingSensor, with_sharing
-from joulelab.storage import in_use, is_in_use
+from joulelab.storage import in_use, remove_abandoned
 from joulelab.validation import Count, InvalidData, Nanoseconds, convert
 
 SYNC_EVERY_S = 30.0
@@ -342,16 +340,6 @@ def _welcome(
     return {"ready": now_ns, "pid": os.getpid()}, recorder.pipe
 
 
-def _remove_abandoned() -> None:
-    """Remove temporary recordings whose recorder and programs were all killed."""
-    for path in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"):
-        with contextlib.suppress(OSError):
-            found = path.lstat()
-            is_old = time.time() - found.st_mtime > STALE_AFTER_S
-            if is_old and found.st_uid == os.getuid() and not is_in_use(path):
-                shutil.rmtree(path, ignore_errors=True)
-
-
 class _Terminated(Exception):
     """SIGTERM arrived."""
 
@@ -415,7 +403,7 @@ def main() -> None:
     if clients.obstacle:
         recorder.event(event="obstacle", reason=clients.obstacle)
     _in_use = in_use(directory)  # Until this process ends.
-    _remove_abandoned()
+    remove_abandoned(TEMPORARY)
     try:
         recorder.begin()
         reason = serve(recorder, clients)
