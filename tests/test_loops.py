@@ -176,7 +176,7 @@ def test_of_two_processes_only_the_first_prints(tmp_path):
     try:
         recorders = {process.stdout.readline() for process in processes}
     finally:
-        printed = [process.communicate("\n", timeout=60)[1] for process in processes]
+        printed = [process.communicate("\n")[1] for process in processes]
     assert printed[0].startswith("joulelab: ")
     assert printed[1] == ""
     assert len(recorders) == 1

@@ -386,7 +386,7 @@ def test_spans_and_energies_survive_the_exit_of_the_interpreter(tmp_path, monkey
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
     done = subprocess.run(
         [sys.executable, "-c", AT_EXIT, tmp_path / "run"],
-        capture_output=True, text=True, check=True, timeout=60,
+        capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("True [1, 2]\n", "")
     events = tmp_path / "run" / "events.jsonl"

@@ -26,5 +26,4 @@ def joulelab(*words, home=None, text=None, **variables):
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
     )

@@ -29,7 +29,6 @@ def completed(*words):
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()

@@ -43,7 +43,6 @@ def run(*options, command, **keywords):
         [*JOULELAB, *options, "--", *command],
         check=False,
         capture_output=True,
-        timeout=60,
         **keywords,
     )
 
@@ -148,7 +147,6 @@ def test_the_command_gets_everything_that_the_wrapper_was_given(tmp_path):
             pass_fds=[writing],
             preexec_fn=prepare,
             stdout=subprocess.PIPE,
-            timeout=60,
         )
         seen.append(json.loads(done.stdout))
     os.close(reading)
@@ -172,7 +170,7 @@ def test_a_closed_stream_is_closed_for_the_command(closed, tmp_path):
     seen = []
     for before in ("", " ".join([*JOULELAB, "--quiet", "--"])):
         script = f'{before} {sys.executable} -c "{code}" {closed}'
-        assert subprocess.run(["sh", "-c", script], check=False, timeout=60).returncode == 0
+        assert subprocess.run(["sh", "-c", script], check=False).returncode == 0
         seen.append(listed.read_text())
     assert seen[0] == seen[1]
 
@@ -220,7 +218,7 @@ def test_signals_are_forwarded_once_and_leave_a_finished_record(number):
     """
     process = begin("--wait", command=python(code))
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate()
     assert (process.returncode, output) == (7, b"[1]\n")
     found = the_run()
     assert found.finished
@@ -230,7 +228,7 @@ def test_signals_are_forwarded_once_and_leave_a_finished_record(number):
 def test_a_signal_that_the_command_does_not_handle_ends_both():
     process = begin(command=python(READY + "time.sleep(60)"))
     process.terminate()
-    process.communicate(timeout=30)
+    process.communicate()
     assert process.returncode == -signal.SIGTERM
     assert the_run().signal == signal.SIGTERM
 
@@ -240,7 +238,7 @@ def test_the_command_outlives_a_wrapper_that_is_killed(tmp_path):
     process = begin("--wait", command=python(code), stdin=subprocess.PIPE, cwd=tmp_path)
     wait_for(lambda: is_seen(0.4))
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate()
     wait_for((tmp_path / "done").exists)
     found = the_run()
     assert not found.finished
@@ -252,7 +250,7 @@ def test_the_command_outlives_a_recorder_that_is_killed():
     wait_for(lambda: is_seen(0.4))
     header = read_header(the_run().directory)
     os.kill(header["pid"], signal.SIGKILL)
-    _, printed = process.communicate(timeout=30)
+    _, printed = process.communicate()
     assert process.returncode == 0
     assert "the recorder ended early (killed by signal 9)" in the_run().notes
     assert b"killed by signal 9" in printed
@@ -270,7 +268,7 @@ def test_of_the_ranks_on_one_host_the_first_prints_and_all_share_a_recorder(tmp_
         )
         for rank in range(2)
     ]
-    printed = [rank.communicate(timeout=60)[1] for rank in ranks]
+    printed = [rank.communicate()[1] for rank in ranks]
     assert [b"energy" in text for text in printed] == [True, False]
     runs = [read_run(tmp_path / "job" / "n1" / f"rank-{rank}") for rank in range(2)]
     for found in runs:
@@ -449,16 +447,14 @@ def test_failing_sensors_do_not_affect_the_command(monkeypatch):
     ],
 )
 def test_a_users_error_is_one_line(arguments, words):
-    done = subprocess.run([*JOULELAB, *arguments], check=False, capture_output=True, timeout=60)
+    done = subprocess.run([*JOULELAB, *arguments], check=False, capture_output=True)
     assert (done.returncode, done.stdout) == (2, b"")
     assert words in done.stderr.decode()
     assert len(done.stderr.splitlines()) == 1
 
 
 def test_help_is_shown_only_before_the_command():
-    done = subprocess.run(
-        [*JOULELAB, "--help"], check=False, capture_output=True, timeout=60, text=True
-    )
+    done = subprocess.run([*JOULELAB, "--help"], check=False, capture_output=True, text=True)
     assert done.returncode == 0
     assert "joulelab run -- python train.py" in done.stdout
     assert "--project" in done.stdout

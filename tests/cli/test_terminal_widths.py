@@ -45,7 +45,7 @@ def on_terminal(words, columns, home):
     reader.start()
     command = [sys.executable, "-m", "joulelab", *words]
     done = subprocess.run(
-        command, env=environment, stdout=slave, stderr=subprocess.PIPE, check=False, timeout=60
+        command, env=environment, stdout=slave, stderr=subprocess.PIPE, check=False
     )
     os.close(slave)
     reader.join()

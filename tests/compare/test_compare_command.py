@@ -28,7 +28,6 @@ def test_effect_as_text_and_as_json(groups, joulelab):
         check=False,
         capture_output=True,
         text=True,
-        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

@@ -76,7 +76,7 @@ def test_a_load_whose_process_ends_as_it_forks_ends():
     done = subprocess.run(
         [sys.executable, "-c", ORPHAN],
         input=json.dumps(pattern.edges_s) + "\n",
-        capture_output=True, text=True, check=True, timeout=120,
+        capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout == "ready\n"
 
@@ -87,7 +87,7 @@ def test_a_load_that_is_ended_early_leaves_nothing_behind():
     children = psutil.Process(load._process.pid).children()
     load.end()
     assert load._process.returncode is not None
-    assert psutil.wait_procs(children, timeout=20)[1] == []
+    assert psutil.wait_procs(children)[1] == []
 
 
 def test_a_load_that_does_not_start_says_so(monkeypatch):

@@ -499,7 +499,6 @@ def test_of_two_processes_the_first_logs_for_both(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", TWO_PROCESSES],
         cwd=tmp_path, env=os.environ | job, check=False, capture_output=True, text=True,
-        timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))

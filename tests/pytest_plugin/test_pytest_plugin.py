@@ -340,7 +340,5 @@ def test_nothing_is_loaded_before_a_test_is_measured():
         "import sys, joulelab.integrations.pytest_plugin\n"
         f"print([name for name in {heavy!r} if name in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "[]\n"

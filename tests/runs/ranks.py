@@ -70,7 +70,7 @@ class Rank:
     def end(self):
         """Close its meter, and return the answer."""
         last = self.ask("close")
-        self._process.communicate(timeout=30)
+        self._process.communicate()
         assert self._process.returncode == 0
         return last
 

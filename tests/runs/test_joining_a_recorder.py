@@ -232,4 +232,4 @@ assert len(meter.spans) == 30_001 and "the recorder ended early" in meter.failur
 def test_the_death_of_a_recorder_does_not_disturb_a_hostile_program(private, job):
     """It has many open files, and a broken pipe would kill it."""
     environment = {**os.environ, **job}
-    subprocess.run([sys.executable, "-c", HOSTILE], env=environment, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", HOSTILE], env=environment, check=True)

@@ -40,7 +40,7 @@ def call(cluster, tmp_path):
     def call(*command):
         done = subprocess.run(
             command, cwd=tmp_path, env=os.environ | cluster.environment | own,
-            capture_output=True, text=True, timeout=120, check=False,
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done

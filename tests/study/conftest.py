@@ -13,7 +13,6 @@ from joulelab.machine import describe
 from joulelab.study.engine import LocalEngine
 from joulelab.study.plan import Plan
 
-PATIENCE_S = 120.0
 RUN = """
 import sys
 from joulelab.study.plan_file import load_plan
@@ -144,7 +143,7 @@ class StudyProcess:
 
     def end(self) -> int:
         """Return its exit code."""
-        return self.process.wait(PATIENCE_S)
+        return self.process.wait()
 
 
 @pytest.fixture

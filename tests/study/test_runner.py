@@ -179,7 +179,7 @@ def test_killed_at_any_moment_a_study_comes_to_the_same_end(
             victim.kill()
         assert study.end() == -signal.SIGKILL
         # The kernel kills the worker and with it the recorder.
-        _, alive = psutil.wait_procs(family[1:], timeout=60)
+        _, alive = psutil.wait_procs(family[1:])
         assert not alive
         finished |= {
             path.parent.name: path.read_bytes() for path in directory.glob("runs/*/run.json")

@@ -60,7 +60,7 @@ def start(tmp_path, monkeypatch):
 def tune(start):
     def tune(*arguments):
         process = start(*arguments)
-        out, error = process.communicate(timeout=200)
+        out, error = process.communicate()
         return process.returncode, out, error
 
     return tune
@@ -200,7 +200,7 @@ def test_a_dry_run_measures_the_baseline_alone(start, zone, tmp_path):
                     10000, 0)  # fmt: skip
     error = read_until("[1]", process)
     (tmp_path / "stop").touch()
-    out, rest = process.communicate(timeout=100)
+    out, rest = process.communicate()
     result = json.loads(out)
     assert (process.returncode, result["probes"]) == (0, 1), error + rest
     assert "a search would try cpu power limit 50 W, 100 W or 150 W" in result["reason"]
@@ -214,7 +214,7 @@ def test_an_interrupt_restores_the_limit_and_reports_what_is_known(start, zone, 
     read_until("[2]", process)
     assert limit_w(zone) < 150
     process.send_signal(sent)
-    out, _ = process.communicate(timeout=100)
+    out, _ = process.communicate()
     assert process.returncode == code
     assert limit_w(zone) == 150
     if sent == signal.SIGINT:

@@ -22,7 +22,7 @@ from joulelab import Meter
 from joulelab.cli.app import main
 from joulelab.sensors.simulated import SimulatedMachine
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 STYLE = re.compile(r"\x1b\[[\d;]*m")
 COLOUR = re.compile(r"\x1b\[(\d+;)*3\d[;m]")
 LEAVES = "\x1b[?1049l"
