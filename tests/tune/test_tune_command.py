@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from sysfs_limits import package
+from waiting import wait_for
 
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
@@ -147,17 +148,18 @@ def test_wrong_requests_are_one_line(tune, arguments, message):
 
 
 def test_settings_of_a_command_are_tuned_by_whole_runs(tune, tmp_path):
-    code, out, error = tune("--knobs", "seconds=0.9,0.3,0.5", "--out", tmp_path / "out", "--",
-                            sys.executable, "-c", SLEEPS, "{seconds}")  # fmt: skip
-    assert code == 0
+    # A shell starts sooner than Python, also on a busy machine.
+    code, out, error = tune("--knobs", "seconds=1.8,0.3,0.6", "--out", tmp_path / "out", "--",
+                            "sh", "-c", "echo output; sleep $0", "{seconds}")  # fmt: skip
+    assert code == 0, error
     assert out.startswith("Seconds 0.3 saves ")
     assert "Each probe is a whole run of the command" in out
-    assert f"Apply:   {sys.executable} -c " in out
+    assert "Apply:   sh -c " in out
     assert out.count("output") == 1  # Only in the command that applies the choice.
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert error.count("output\n") == result["probes"]
     assert result["unit"] == "run"
-    assert result["saving"] == pytest.approx(1 - 0.3 / 0.9, abs=0.15)
+    assert result["saving"] == pytest.approx(1 - 0.3 / 1.8, abs=0.15)
 
 
 def test_settings_at_which_a_command_fails_are_left_out(tune):
@@ -201,8 +203,9 @@ def test_a_dry_run_measures_the_baseline_alone(start, zone, tmp_path):
     error = read_until("[1]", process)
     (tmp_path / "stop").touch()
     out, rest = process.communicate()
+    assert process.returncode == 0, error + rest
     result = json.loads(out)
-    assert (process.returncode, result["probes"]) == (0, 1), error + rest
+    assert result["probes"] == 1
     assert "a search would try cpu power limit 50 W, 100 W or 150 W" in result["reason"]
 
 
@@ -212,7 +215,7 @@ def test_an_interrupt_restores_the_limit_and_reports_what_is_known(start, zone, 
                     sys.executable, "-c", EPOCHS, zone / "constraint_0_power_limit_uw",
                     10000, 0)  # fmt: skip
     read_until("[2]", process)
-    assert limit_w(zone) < 150
+    wait_for(lambda: limit_w(zone) < 150)
     process.send_signal(sent)
     out, _ = process.communicate()
     assert process.returncode == code
