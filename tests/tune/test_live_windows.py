@@ -1,11 +1,14 @@
 """Reading the latest steps and epochs of a running loop."""
 
 import json
+import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
 import joulelab
+from joulelab.errors import UserError
 from joulelab.sensors.simulated import SimulatedMachine
 from joulelab.tune.live_windows import LiveWindows
 
@@ -102,3 +105,17 @@ def test_other_processes_and_nothing_at_all_are_no_work(windows, write, recordin
     assert times(windows) == []
     write((EPOCH, None, 0, None), (STEP, 0, 1, 4), (STEP, 0, 5, None))
     assert times(LiveWindows(SimpleNamespace(directory=recording), pid=2)) == []
+
+
+def test_a_window_that_a_busy_machine_left_without_readings_is_measured_again(
+    windows, write, monkeypatch
+):
+    measured_j = [math.nan, math.nan, 5.0]
+    energy = partial(SimpleNamespace, absent={}, components={})
+    monkeypatch.setattr(windows, "energy", lambda _: energy(gross_j=measured_j.pop(0)))
+    write((EPOCH, None, 0, None), *[(STEP, 0, 2 * i, 2 * i + 1) for i in range(1, 100)])
+    found, _ = windows.measure({}, 0, 0.01, pytest.fail)
+    assert (found.energy.gross_j, measured_j) == (5.0, [])
+    measured_j += [math.nan] * 3
+    with pytest.raises(UserError, match="no energy was measured"):
+        windows.measure({}, 0, 0.01, pytest.fail)

@@ -23,6 +23,9 @@ from joulelab.tune.windows import probe_of
 
 MARGIN_NS = 5 * 10**9
 """Readings from this long before and after a window are read with it."""
+MOST_WINDOWS = 3
+"""A busy machine may keep the recorder from reading for most of a window: at most this many are
+measured for one probe."""
 
 
 class Unit(NamedTuple):
@@ -97,14 +100,16 @@ class LiveWindows:
             The probe, and when its last unit ended.
         """
         self.begin(since_ns)
-        window, added = SteadyWindow(window_s, LONGEST_WINDOW * window_s), 0
+        window, added, left = SteadyWindow(window_s, LONGEST_WINDOW * window_s), 0, MOST_WINDOWS
         while True:
             for unit in self.units()[added:]:
                 added += 1
                 if window.add(unit.start_ns, unit.stop_ns, within=unit.chain):
-                    energy = self.energy(window.windows)
-                    probe = probe_of(settings, energy, window.durations_s, window.work)
-                    return Measured(probe, energy), unit.stop_ns
+                    energy, left = self.energy(window.windows), left - 1
+                    if energy.gross_j > 0 or not left:
+                        probe = probe_of(settings, energy, window.durations_s, window.work)
+                        return Measured(probe, energy), unit.stop_ns
+                    window = SteadyWindow(window_s, LONGEST_WINDOW * window_s)
             wait()
 
     def energy(self, windows: Sequence[Window]) -> Energy:
