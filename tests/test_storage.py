@@ -162,7 +162,7 @@ def test_a_temporary_directory_that_others_may_use_is_refused(variables, tmp_pat
         home()
 
 
-def test_only_old_temporary_directories_that_nobody_uses_are_removed(tmp_path, monkeypatch):
+def test_only_old_temporary_directories_that_no_process_uses_are_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for name in ("part-old", "part-used", "part-new", "other-old"):
         (tmp_path / name / "study").mkdir(parents=True)

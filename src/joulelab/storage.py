@@ -19,7 +19,8 @@ from joulelab.errors import StoreError
 ENVIRONMENT = "JOULELAB_HOME"
 LARGEST_RECORD_BYTES = 1 << 28
 STALE_AFTER_S = 60.0
-"""What nobody uses is not removed before: its process may be about to."""
+"""Files and directories that are not in use are not removed before: a process may be about to use
+them."""
 
 _PARTIAL = ".joulelab-", ".partial"
 _FULL = "free some space and start again; everything that was finished is saved"

@@ -1,7 +1,8 @@
 """Files of drivers whose numbers are right at the moment at which they are read.
 
-A live file contains ``=`` and an expression of ``t_s``, CLOCK_MONOTONIC in seconds. Whoever reads
-it evaluates it: numbers that a thread wrote would be late on a busy machine, as no driver's are.
+A live file contains ``=`` and an expression of ``t_s``, CLOCK_MONOTONIC in seconds, which the
+process that reads it evaluates. Numbers that a thread wrote would be late on a busy machine, as no
+driver's are.
 """
 
 import functools

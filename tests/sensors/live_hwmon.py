@@ -29,7 +29,7 @@ class LiveFiles:
             _write(descriptor, evaluate(expression))
 
     def go_live(self):
-        """Let whoever can read live files see what the numbers are when they are read."""
+        """Let processes that can read live files see what the numbers are when they are read."""
         for descriptor, expression in self._expressions.items():
             _write(descriptor, f"={expression}")
 
