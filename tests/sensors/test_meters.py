@@ -182,14 +182,14 @@ def test_redfish_reads_newer_metrics_and_single_supplies(meter_of):
     with served(redfish_with_metrics, constant(344.0)) as server:
         sensor = meter_of(kind="redfish", address=f"http://{server.address}", energy=True)
         found = collect(sensor, any_of(Reading, 2))
-        assert values(found) == [344.0]
+        assert set(values(found)) == {344.0}
         assert values(found, 1)[0] == pytest.approx(7.2e6, abs=4000)
     for pages in (redfish_supplies, redfish_subsystem):
         with served(pages, constant(344.0)) as server:
             sensor = meter_of(kind="redfish", address=f"http://{server.address}", power_supplies=2)
             found = collect(sensor, any_of(Reading, 2))
             assert [channel.component for channel in sensor.channels] == ["psu:0", "psu:1"]
-            assert values(found) + values(found, 1) == [172.0, 172.0]
+            assert set(values(found)) == set(values(found, 1)) == {172.0}
 
 
 @pytest.mark.parametrize("vendor", DCMI)
