@@ -149,7 +149,9 @@ class EnergyCurve:
     def _readable(self) -> Readable:
         # Thinning leaves long pieces, which hide the course as well.
         is_long = self.interval_length_s > GAP_FACTOR * np.median(self.interval_length_s)
-        return Readable(self.time_s, self.energy_j, self.power_w, self._is_missing | is_long)
+        hidden = self._is_missing | is_long
+        is_thinned = bool(np.any(is_long & ~self._is_missing))
+        return Readable(self.time_s, self.energy_j, self.power_w, hidden, is_thinned)
 
     def _missing_variance(self, start: Floats, stop: Floats) -> Floats:
         """Return the variance from holes and gaps in spans, and from what is outside all readings.

@@ -59,6 +59,7 @@ class Readable(NamedTuple):
     energy_j: Floats
     power_w: Floats
     is_missing: Bools
+    is_thinned: bool = False  # Whether pieces count as missing that were read and summarised.
 
     def piece(self, t: Floats) -> Indices:
         """Return the piece that contains each time."""
@@ -112,7 +113,10 @@ def _block(known: Readable, missing_s: Floats, parts: Missing) -> Floats:
     hidden_s -= np.interp(known.time_s[before], known.time_s, missing_s)
     usable = (hidden_s <= 0) & (last_s > first_s)[:, None]
 
-    low_w, high_w = _range(known.power_w[before], usable, parts.power_w)
+    # Where no place of this length has all its readings, everything that was read counts.
+    is_any = usable.any(axis=1)[:, None] | known.is_thinned
+    counted = np.where(is_any, usable, ~known.is_missing[before])
+    low_w, high_w = _range(known.power_w[before], counted, parts.power_w)
     range_w = high_w - low_w
     begin_j, all_j = known.until_j(at_s), known.until_j(end_s)
     mean_w = (all_j - begin_j) / length_s[:, None]
@@ -149,8 +153,8 @@ def _block(known: Readable, missing_s: Floats, parts: Missing) -> Floats:
     return np.asarray(np.maximum(uncertainty_j, least_j) ** 2)
 
 
-def _range(power_w: Floats, usable: Bools, own_w: Floats) -> tuple[Floats, Floats]:
-    """Return the least and greatest power at the usable places, and of the missing time."""
-    low_w = np.minimum(np.where(usable, power_w, np.inf).min(axis=1), own_w)
-    high_w = np.maximum(np.where(usable, power_w, -np.inf).max(axis=1), own_w)
+def _range(power_w: Floats, counted: Bools, own_w: Floats) -> tuple[Floats, Floats]:
+    """Return the least and greatest power at the places that count, and of the missing time."""
+    low_w = np.minimum(np.where(counted, power_w, np.inf).min(axis=1), own_w)
+    high_w = np.maximum(np.where(counted, power_w, -np.inf).max(axis=1), own_w)
     return low_w, high_w
