@@ -162,6 +162,9 @@ def fleet_energy(fleet: Fleet, window: ImportedSpan | None = None, meter: str = 
         energy = _host_energy(log, own)
         energies[host] = energy
         row = energy_row(log, own, energy or Energy(duration_s=math.nan))
+        if energy is not None and energy.duration_s > 0:
+            # Nothing says that a host draws nothing while its log has no readings.
+            row["mean_power_w"] = energy.mean_power_w
         if energy is None and (offset := _clock_offset(log, own)):
             row["reason"] = f"{row['reason']}; {offset}"
         rows.append({"host": host, **row})

@@ -261,8 +261,7 @@ def energy_row(log: Log, span: ImportedSpan, energy: Energy) -> dict[str, Any]:
         "net_j": energy.net_j,
         "net_low_j": net_low_j,
         "net_high_j": net_high_j,
-        # Over the time in which each device was read, which may be less than the span.
-        "mean_power_w": energy.mean_power_w if energy.duration_s > 0 else None,
+        "mean_power_w": energy.gross_j / energy.duration_s if energy.duration_s > 0 else None,
     }
     stored = energy.to_json()
     return {
