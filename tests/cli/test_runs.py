@@ -13,6 +13,7 @@ import measured_runs
 import pytest
 from run_records import write_finished, write_started
 
+from joulelab.format import duration
 from joulelab.runs.listing import run_caveats
 from joulelab.runs.record import read_run
 
@@ -82,7 +83,8 @@ def test_rows_fit_the_terminal_and_values_are_whole(home, columns):
     rows = json.loads(joulelab("--json", home=home).stdout)
     for row in rows:
         started = time.strftime("%Y-%m-%d %H:%M", time.gmtime(row["started_unix_s"]))
-        assert re.search(rf"{started} +\d\d\d ms +{row['gross_j']:.1f} J", shown)
+        values = f"{duration(row['duration_s'])} +{row['gross_j']:.1f} J"
+        assert re.search(f"{started} +{values}", shown)
     assert "exit 3" in shown
 
 

@@ -1,4 +1,6 @@
 import json
+import os
+import resource
 import subprocess
 import sys
 from itertools import pairwise
@@ -37,12 +39,28 @@ def test_a_load_runs_for_the_pattern_and_ends():
         process = psutil.Process(load._process.pid)
         pattern = LoadPattern.starting(load_pattern.time.monotonic(), 0.5)
         load.follow(pattern)
-        load._process.wait(20)
+        load._process.wait()
         assert load._process.returncode == 0
         assert load_pattern.time.monotonic() >= pattern.edges_s[-1]
         assert not process.is_running()
     finally:
         load.end()
+
+
+def test_a_load_starts_from_a_process_with_many_open_files():
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+    copies = [os.dup(1)]
+    try:
+        while copies[-1] < 1100:
+            copies.append(os.dup(1))
+        load = Load("cpu")
+        load.end()
+        assert load.reason == ""
+    finally:
+        for copy in copies:
+            os.close(copy)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_load_forks_without_the_threads_that_numpy_starts():

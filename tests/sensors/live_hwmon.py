@@ -33,6 +33,12 @@ class LiveFiles:
         for descriptor, expression in self._expressions.items():
             _write(descriptor, f"={expression}")
 
+    def close(self):
+        """Close the files, whose numbers stay."""
+        for descriptor in self._expressions:
+            os.close(descriptor)
+        self._expressions.clear()
+
 
 def _write(descriptor, text):
     os.ftruncate(descriptor, 0)

@@ -1,5 +1,6 @@
 """Hwmon meters on trees that stand still: components, what they contain, and what goes wrong."""
 
+import contextlib
 import os
 import time
 
@@ -25,9 +26,26 @@ def no_observation(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(autouse=True)
+def close_all(monkeypatch):
+    """Close the directories of every sensor, or those of hundreds of tests stay open."""
+    opened = []
+    begin = hwmon.HwmonSensor.__init__
+
+    def watched(self, *args, **kwargs):
+        begin(self, *args, **kwargs)
+        opened.append(self)
+
+    monkeypatch.setattr(hwmon.HwmonSensor, "__init__", watched)
+    yield
+    for sensor in opened:
+        sensor.close()
+
+
 @pytest.fixture
 def tree(tmp_path):
-    return Tree(tmp_path / "sys", LiveFiles())
+    with contextlib.closing(LiveFiles()) as live:
+        yield Tree(tmp_path / "sys", live)
 
 
 def found_in(tree, kinds=discovery.MEASURABLE, others=()):

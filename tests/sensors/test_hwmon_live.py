@@ -188,6 +188,7 @@ def measured(tmp_path_factory):
     faults = Faults(trees["faults"])
     live.go_live()
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        stack.callback(live.close)
         enable(patch, top / "site")
         patch.setenv("JOULELAB_HOME", str(top / "home"))
         for name, tree in trees.items():

@@ -153,6 +153,8 @@ class _ValueTable(Table):
 
         def width(column: Column) -> int:
             """Return the columns of the terminal that a column needs: those of its words."""
+            if column.min_width is not None:
+                return column.min_width
             found = [
                 Measurement.get(console, options.update(width=UNLIMITED_WIDTH), cell)
                 for cell in (column.header, *column.cells)

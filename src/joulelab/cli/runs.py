@@ -143,9 +143,12 @@ def print_runs(runs: Sequence[Run]) -> None:
     names = [name for name in rows[0] if any(row[name] for row in rows)]
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
 
+    least = {
+        name: min(widths[name], LEAST_TEXT) if name in TEXTS else widths[name] for name in names
+    }
+
     def least_width() -> int:
-        least = (min(widths[name], LEAST_TEXT) if name in TEXTS else widths[name] for name in names)
-        return sum(least) + SEPARATOR * len(names)
+        return sum(least[name] for name in names) + SEPARATOR * len(names)
 
     for name in OPTIONAL:
         if name in names and least_width() > console.width:
@@ -161,6 +164,8 @@ def print_runs(runs: Sequence[Run]) -> None:
     for name in names[1:]:
         is_text = name in TEXTS
         table.add_column(name, justify="left" if is_text else "right", no_wrap=not is_text)
+    for name, column in zip(names, table.columns, strict=True):
+        column.min_width = least[name]
     for row in rows:
         # Only columns of text are made narrower.
         table.add_row(

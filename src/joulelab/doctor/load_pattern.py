@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
+import selectors
 import signal
 import subprocess
 import sys
@@ -96,7 +96,9 @@ class Load:
             text=True,
         )
         assert self._process.stdout is not None
-        answered, _, _ = select.select([self._process.stdout], [], [], READY_S)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            answered = selector.select(READY_S)
         line = self._process.stdout.readline().strip() if answered else ""
         self.reason = "" if line == READY else line or "the process that makes it does not start"
 
