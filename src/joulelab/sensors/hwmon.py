@@ -73,7 +73,7 @@ class HwmonSensor:
         self._meters = meters
         self._root = root
         self._early = list(early)
-        self._directories = {meter.device: _open(meter.device.path) for meter in meters}
+        self._directories = {one: _open(one.path) for one in {meter.device for meter in meters}}
         self._searched_ns = dict.fromkeys(self._directories, 0)
         self.addresses = {
             meter.channel.component: meter.device.identity
