@@ -3,6 +3,7 @@
 import re
 import time
 import warnings
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -57,6 +58,14 @@ def test_within_ends_the_loop(meter, capsys):
     assert forecast.epochs_seen == done
     assert forecast.gross_low_j < POWER_W * forecast.duration_s < forecast.gross_high_j
     assert forecast.spent_fraction < 0.5
+
+
+def test_a_loop_is_not_sure_before_its_sensor_is_read():
+    gpu = replace(MACHINE.sources[0], lost_s=((0.0, time.monotonic() + 2.0),))
+    with Meter(sensors=SimulatedMachine((gpu,))) as meter:
+        for _ in meter.epochs(range(1000), within=0.5, quiet=True):
+            work()
+        assert meter.forecast(1000).gross_j > 0
 
 
 def test_a_quiet_loop_prints_nothing(meter, capsys):

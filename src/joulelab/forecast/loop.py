@@ -240,6 +240,7 @@ class EpochLoop:
             self._print(self._forecaster.problem)
         self._forecaster.stopped = not (self._budget or self._forecaster.possible)
         self._forecast: Forecast | None = None
+        self._is_sure = False
         self._printed: Forecast | None = None
         self._overrun_reported = False
         self._checked = 0
@@ -256,7 +257,7 @@ class EpochLoop:
             return False
         if self._forecast is not None:
             self._print_forecast(self._forecast)
-            if self._forecast.sure and done >= self._options.least:
+            if self._is_sure and done >= self._options.least:
                 uncertainty = percent(self._forecast.uncertainty, 2)
                 self._print(f"sure to {uncertainty} after {done} epochs")
                 return True
@@ -291,6 +292,11 @@ class EpochLoop:
                 within=options.within,
                 carbon_intensity_g_per_kwh=options.carbon_intensity_g_per_kwh,
                 pue=options.pue or 1.0,
+            )
+            # Where sensors were not read yet, the forecast is only of time.
+            self._is_sure = self._forecast.sure and (
+                math.isfinite(self._forecast.gross_j)
+                or not any(channel.gives_energy for channel in self._meter.trace.channels)
             )
         return True
 
