@@ -31,7 +31,7 @@ _DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[ T].*)?|\d{8}[ T-]\d.*")
 _CLOCK = re.compile(r"(?!000)\d+:\d{2}(?::\d{2}.*)?(?: [AaPp][Mm])?")
 _WEEKDAY = re.compile(r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? .*\d:\d\d.*")
 LEAST_SUMS = 3  # Rows that show that a column is the sum of others.
-MOST_LOSSES = 1.3  # What is before a supply is so many times what is behind it at most.
+MOST_LOSSES = 1.3  # Power before a supply over the power behind it, at most.
 LEAST_OWN_CHANGE, LEAST_OWN_CHANGES = 0.01, 5
 """Devices whose loads differ change by this share of their means from each other, as often."""
 
@@ -214,7 +214,7 @@ class Total(NamedTuple):
 
 
 def find_total(columns: Sequence[Floats]) -> Total | None:
-    """Return which column is the sum of all others in each row, or always as many times it."""
+    """Return which column is the sum of all others in each row, or a fixed multiple of it."""
     values = np.array(columns)
     if len(values) < 3 or values.shape[1] < LEAST_SUMS or not np.all(np.any(values > 0, axis=1)):
         return None

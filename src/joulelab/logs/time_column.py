@@ -114,7 +114,7 @@ def _time_converter(
 
 
 def _may_be_another_unit(values: Floats, step: float) -> bool:
-    """Return whether numbers from a start, usually a step apart, may be no seconds."""
+    """Return whether numbers since some start, usually a step apart, may not be seconds."""
     if step >= LONG_STEP_S:
         return step > HOUR_S or float(np.median(np.diff(values) % MINUTE_S)) > 0
     if step > LONG_WHOLE_STEP_S:
